@@ -2,7 +2,7 @@
 
     from emtta_core import Adapter, em_loss, load_model, mix_at_snr, open_store, read_audio
 
-They are imported when first asked for, so that `import emtta_core` costs nothing.
+They are imported on first use, so that `import emtta_core` is fast.
 """
 
 from importlib import import_module

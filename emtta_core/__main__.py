@@ -4,7 +4,7 @@ import sys
 
 if __name__ == "__main__":
     if not sys.flags.safe_path:
-        del sys.path[0]  # the current folder, whose files are the user's and not Python's to import
+        del sys.path[0]  # the current folder, as Python must not import the user's files
     from emtta_core.entry import main
 
     main()

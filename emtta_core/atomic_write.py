@@ -1,8 +1,8 @@
-"""Atomic writing: a file is written under a temporary name, flushed to the disk, and then renamed.
+"""Atomic writes: a file is written under a temporary name, flushed to disk, and then renamed.
 
-Whoever reads meanwhile sees the old state or the new one, and a writer that is killed leaves at most a temporary file,
-whose name ends in `.tmp` and is seen by no reader. The price is one `fsync` a file and one a folder, some 5 ms together
-on a common disk.
+Readers see either the old state or the new one, and a killed writer leaves at most a temporary file, whose name ends in
+`.tmp` and which readers ignore. The cost is one `fsync` per file and one per folder, some 5 ms together on a common
+disk.
 """
 
 import contextlib
@@ -16,20 +16,20 @@ from pathlib import Path
 from emtta_core.errors import StoreError
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
-"""The name of a temporary file."""
+"""The pattern of temporary file names."""
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step, replacing one that is there; StoreError when it cannot be written."""
+    """Write a file atomically, replacing an existing one; raises StoreError if it cannot be written."""
     with _temporary(path, content) as temporary:
         temporary.replace(path)
 
 
 def write_new_bytes(path: Path, content: bytes) -> bool:
-    """Write a file in one step unless it is there; whether it was written. StoreError when it cannot be."""
-    if not content:  # an empty file is whole as soon as it is there
+    """Write a file atomically unless it exists; return whether it was written. Raises StoreError if that fails."""
+    if not content:  # an empty file is complete as soon as it exists
         with explaining_write_errors(path), contextlib.suppress(FileExistsError):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(exist_ok=False)
@@ -37,13 +37,13 @@ def write_new_bytes(path: Path, content: bytes) -> bool:
         return False
     with _temporary(path, content) as temporary:
         try:
-            path.hardlink_to(temporary)  # which, unlike a rename, can refuse
+            path.hardlink_to(temporary)  # unlike a rename, this fails if the file exists
         except FileExistsError:
             return False
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if path.exists():  # a file system without hard links leaves a gap between this line and the next
+            if path.exists():  # without hard links, there is a gap between this line and the next
                 return False
             temporary.replace(path)
     return True
@@ -51,7 +51,7 @@ def write_new_bytes(path: Path, content: bytes) -> bool:
 
 @contextlib.contextmanager
 def _temporary(path: Path, content: bytes) -> Iterator[Path]:
-    # Yield a file in the folder of `path` that holds `content` and is flushed; remove it if it is not renamed.
+    # Yield a flushed file with `content` in the folder of `path`; remove it if it is not renamed.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with explaining_write_errors(path):
@@ -74,7 +74,7 @@ def explaining_write_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}; "
-            "choose a store that can be written, or make room or permission for it"
+            "choose a writable store, free some space, or fix the permissions"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""A cache of small files in the user's cache folder, most of them JSON, for what takes time to find out anew.
+"""A cache of small files, most of them JSON, in the user's cache folder, for what takes time to determine.
 
-Nothing here is a result. A cache that cannot be read or written costs time alone.
+It holds no results. A cache that cannot be read or written only costs time.
 """
 
 import hashlib
@@ -17,14 +17,14 @@ from emtta_core.atomic_write import write_bytes
 from emtta_core.errors import StoreError
 
 CACHE = "EMTTA_CACHE"
-"""The environment variable that names another folder than the user's cache."""
+"""The environment variable that overrides the cache folder."""
 
 SETTLED = 2.0
-"""Seconds without a change after which a file's time tells one content from another, however coarse the clock."""
+"""Seconds without a change after which a further change shows in a file's time, however coarse the clock."""
 
 
 def load(kind: str, key: str) -> dict[str, Any] | None:
-    """What is cached under `key`; None where that is nothing, or cannot be read."""
+    """The content cached under `key`; None if there is none or it cannot be read."""
     try:
         content = json.loads(_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -33,18 +33,18 @@ def load(kind: str, key: str) -> dict[str, Any] | None:
 
 
 def save(kind: str, key: str, content: dict[str, Any]) -> None:
-    """Cache plain JSON values under `key`, in the folder `kind` of the cache."""
+    """Cache plain JSON values under `key`, in the cache folder `kind`."""
     with suppress(OSError, StoreError):
         write_bytes(_file(kind, key), json.dumps(content, indent=2).encode())
 
 
 def is_settled(modified_ns: int) -> bool:
-    """Whether a file that was changed at this time, in nanoseconds since 1970, has rested for long enough."""
+    """Whether a file changed at this time, in nanoseconds since 1970, has been unchanged for long enough."""
     return time.time() - modified_ns / 1e9 > SETTLED
 
 
 def folder(kind: str) -> Path:
-    """Where the files of a kind are cached; nothing need be there."""
+    """The cache folder for a kind of file; it may not exist."""
     return Path(os.environ.get(CACHE) or platformdirs.user_cache_path("emtta")) / kind
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: whether they can be compared, and what is better or worse beyond chance."""
+"""Compare two runs: whether they are comparable, and what is significantly better or worse."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -23,19 +23,19 @@ from emtta_core.suite.messages import differences
 __all__ = ["ALL", "Change", "Comparison", "Difference", "compare", "corrected"]
 
 ALL = "all"
-"""What stands in place of a domain in a method's mean over its domains."""
+"""Replaces the domain in a method's mean over its domains."""
 
 NOT_DISTINGUISHABLE = "not distinguishable"
-"""The verdict on a change that chance alone may have made."""
+"""The verdict on a change that may be due to chance."""
 
 _NAMED = 5
-"""How many domains a refusal names."""
+"""The most domains that an error message names."""
 
 _SHARED_CELLS = (
     SharedCell("difference", "{difference:+.2f} ± {ci_half_width:.1f}"),
     SharedCell("wins_ties_losses", "{wins}/{ties}/{losses}"),
 )
-"""What a table for a reader shows in one cell."""
+"""Columns that a displayed table shows in one cell."""
 
 _INCOMPLETE = """
     SELECT method, domain, seed, run_id
@@ -44,10 +44,10 @@ _INCOMPLETE = """
     QUALIFY state <> $complete AND count(*) OVER (PARTITION BY domain, method, seed) = 2
     ORDER BY position, run_id
 """
-"""The cells of both runs that are not complete in one of them."""
+"""The cells of both runs that are incomplete in one of them."""
 
 Cell = tuple[str, str, int | None]
-"""A domain, a method, and the seed where the method draws random numbers."""
+"""A domain, a method, and a seed if the method draws random numbers."""
 
 Figure = tuple[str, str]
 """A domain, or `ALL`, and a method."""
@@ -67,32 +67,32 @@ class Difference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change(paired.Change):
-    """How a method's WER changed from run A to run B, in one domain or over all."""
+    """The change of a method's WER from run A to run B, in one domain or over all."""
 
     method: str  # the method
     domain: str  # the domain; `all` for the mean over the domains
-    p: float  # corrected by `corrected`, as `p_sign_flip` is
-    # `worse` or `better` where the change is significant and large enough; `too small` where it is only significant;
-    # `unchanged` where no utterance has more or fewer errors; else `not distinguishable`.
+    p: float  # the p-value, corrected by `corrected`, like `p_sign_flip`
+    # `worse` or `better` if the change is significant and large enough; `too small` if it is only significant;
+    # `unchanged` if no utterance has more or fewer errors; otherwise `not distinguishable`.
     verdict: str
 
     @property
     def ci_half_width(self) -> float | None:
-        """Half the width of the interval, points: the interval is `difference` ± this."""
+        """Half the width of the interval in points: the interval is `difference` ± this."""
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two runs beside each other."""
+    """The comparison of two runs."""
 
     run_a: str  # the earlier run
     run_b: str  # the later run
-    alpha: float  # p of a significant change is at most this
-    min_effect: MinEffect  # and its size more than this
-    changes: tuple[Change, ...]  # domain by domain, the mean last, method by method
-    differences: tuple[Difference, ...]  # in what the runs differ
-    notes: tuple[str, ...]  # what was left out or hidden and why, and what intervals do not hold
+    alpha: float  # the significance level: the largest p of a significant change
+    min_effect: MinEffect  # the size that a change must exceed
+    changes: tuple[Change, ...]  # method by method, for each domain and, last, the mean
+    differences: tuple[Difference, ...]  # the fields in which the runs differ
+    notes: tuple[str, ...]  # what was left out or hidden and why, and what the intervals do not cover
 
     @property
     def regressions(self) -> tuple[Change, ...]:
@@ -106,7 +106,7 @@ class Comparison:
 
     @property
     def summary(self) -> str:
-        """One line on what was found."""
+        """The findings in one line."""
         unclear = sum(change.verdict == NOT_DISTINGUISHABLE for change in self.changes)
         counts = f"{len(self.regressions)} worse and {len(self.improvements)} better of {len(self.changes)} figures"
         counts += f", {unclear} not distinguishable" if unclear else ""
@@ -118,7 +118,7 @@ class Comparison:
         return asdict(self) | {"min_effect": self.min_effect.value, "regressions": regressions}
 
     def as_result(self) -> Result:
-        """The changes as a table: numbers, of which a reader sees the interval with the difference."""
+        """The changes as a table of numbers; when displayed, the interval shares a cell with the difference."""
         names = ("method", "domain", "verdict", "difference", "ci_half_width", "p", "p_sign_flip", "wer_a", "wer_b")
         counts = ("wins", "ties", "losses", "utterances")
         columns = {name: [getattr(change, name) for change in self.changes] for name in (*names, *counts)}
@@ -146,26 +146,26 @@ def compare(
     scorer: str | None = None,
     limits: Limits | None = None,
 ) -> Comparison:
-    """Compare two runs, utterance by utterance; of a method with several seeds, by the mean over those that both have.
+    """Compare two runs, utterance by utterance; a method's seeds are averaged over those that both runs have.
 
     Args:
-        store: which has both.
+        store: the store with both runs.
         run_a: the earlier run.
         run_b: the later run.
-        methods: these alone; all that both have where empty.
-        domains: likewise.
-        alpha: a change is significant with a p of at most this.
-        min_effect: and only where it is larger than this, as `MinEffect.read` takes it.
-        scorer: by which the figures are; by default the first of each run's suite.
-        limits: what each query may take.
+        methods: the methods to compare; if empty, all that both runs have.
+        domains: the domains to compare, likewise.
+        alpha: the largest p of a significant change.
+        min_effect: the size that a change must exceed, as accepted by `MinEffect.read`.
+        scorer: the scorer of the figures; by default the first of each run's suite.
+        limits: the limits of each query.
 
     Raises:
-        UsageError: no such run, method or domain; the runs have no cell in common; a domain's speech is not the same
-            in both, in which case it names the fields that differ; they were scored by other normalizers; no utterance
-            is scored in both; or `alpha` or `min_effect` is out of range.
+        UsageError: no such run, method or domain; the runs have no cell in common; a domain's speech differs between
+            them (the message names the fields that differ); they were scored by different normalizers; no utterance is
+            scored in both; or `alpha` or `min_effect` is out of range.
     """
     least = check_thresholds(alpha, min_effect)
-    # 1) what both have, and whether it is the same speech
+    # 1) what both runs have, and whether it is the same speech
     plan_a, plan_b = ({(row.domain, row.method, row.seed): row for row in store.plan(run)} for run in (run_a, run_b))
     cells = _shared(plan_a, plan_b, run_a, run_b, methods, domains)
     differing = _differences(store, run_a, run_b)
@@ -184,7 +184,7 @@ def compare(
     if not scored:
         looks = " and ".join(store.command("status", run) for run in (run_a, run_b))
         raise UsageError(f"no utterance is scored in both {run_a} and {run_b}; see {looks}")
-    # 3) method by method: the change in each domain, and over all unless a cell is incomplete
+    # 3) method by method: the change in each domain, and over all domains unless a cell is incomplete
     notes, changes = [*_other_seeds(plan_a, plan_b, cells), *_left_out(pairs)], dict[Figure, paired.Change]()
     averaged = _over_seeds(scored)
     for method in dict.fromkeys(pair["method"] for pair in averaged):
@@ -206,14 +206,14 @@ def compare(
 
 
 def corrected(p_values: Mapping[Figure, float]) -> dict[Figure, float]:
-    """Correct the p of each figure of a comparison for how many there are.
+    """Correct the p-values of a comparison for the number of figures.
 
-    They are two families: the means over all domains, one a method; and the domains of all methods. In each Holm's
-    procedure keeps the chance of any false finding at alpha, of which no more than half falls on either side: so any
-    false `worse` in both together has at most about alpha.
+    There are two families: the means over all domains, one per method; and the domains of all methods. In each, Holm's
+    procedure keeps the probability of any false finding at alpha, at most half of it on either side, so that of any
+    false `worse` in both together is at most about alpha.
 
     Args:
-        p_values: two-sided, by domain, or `ALL`, and method.
+        p_values: two-sided p-values by domain (or `ALL`) and method.
     """
     found: dict[Figure, float] = {}
     for family in ([cell for cell in p_values if (cell[0] == ALL) is whole] for whole in (True, False)):
@@ -229,7 +229,7 @@ def _shared(
     methods: Collection[str],
     domains: Collection[str],
 ) -> dict[Cell, None]:
-    # The cells that both runs have, of those that are asked for, in the order of the plan.
+    # The requested cells that both runs have, in plan order.
     shared = [cell for cell in plan_a if cell in plan_b]
     if not shared:
         seeds_differ = bool({cell[:2] for cell in plan_a} & {cell[:2] for cell in plan_b})
@@ -248,13 +248,13 @@ def _shared(
     kept = [cell for cell in shared if (not domains or cell[0] in domains) and (not methods or cell[1] in methods)]
     if not kept:
         raise UsageError(
-            f"no cell of both runs has one of the domains {_listed(domains)} and one of the methods {_listed(methods)}"
+            f"no cell in both runs has one of the domains {_listed(domains)} and one of the methods {_listed(methods)}"
         )
     return dict.fromkeys(kept)
 
 
 def _differences(store: Store, run_a: str, run_b: str) -> list[Difference]:
-    # What differs between the suites' identity fields, then between what the runs were made with.
+    # Differences between the suites' identity fields, then between the runs' records.
     rows = store.run(run_a), store.run(run_b)
     try:
         suite_a, suite_b = (parse_suite(row.suite_toml).identity() for row in rows)
@@ -279,7 +279,7 @@ def _other_speech(domains: Sequence[str], run_a: str, run_b: str, differing: Seq
     lines = lines or ["no field of the suite: the content of a corpus, or how it is prepared"]
     listed = "\n".join(f"  {line}" for line in lines)
     return (
-        f"{run_a} (A) and {run_b} (B) cannot be compared: other speech in {_listed(domains)}; what differs:\n{listed}\n"
+        f"{run_a} (A) and {run_b} (B) cannot be compared: the speech differs in {_listed(domains)}; fields:\n{listed}\n"
         "compare other domains with --domain, or runs of the same suite"
     )
 
@@ -295,7 +295,7 @@ def _check_scoring(scored: Sequence[Mapping[str, Any]], run_a: str, run_b: str) 
 
 
 def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
-    # A sentence on each cell with utterances that lack a score in a run; `pairs` come cell by cell.
+    # A sentence for each cell with utterances that lack a score in a run; `pairs` are ordered by cell.
     notes, cells = [], {_cell(pair): None for pair in pairs}
     for (domain, method, seed), of_cell in groupby(pairs, _cell):
         lacking = [(pair["error_a"] is not None, pair["error_b"] is not None) for pair in of_cell]
@@ -312,12 +312,12 @@ def _cell(pair: Mapping[str, Any]) -> Cell:
 
 
 def _named(seed: int | None, cells: Collection[Cell]) -> str:
-    # A seed, where the cells have several.
+    # A seed, if the cells have several.
     return f", seed {seed}" if len({other for *_, other in cells if other is not None}) > 1 else ""
 
 
 def _other_seeds(plan_a: Collection[Cell], plan_b: Collection[Cell], cells: Collection[Cell]) -> list[str]:
-    # A sentence on each method of which the runs have other seeds; those that one run lacks are left out.
+    # A sentence for each method whose seeds differ between the runs; seeds that one run lacks are left out.
     notes = []
     for method in dict.fromkeys(name for _, name, _ in cells):
         a, b = ({seed: None for _, name, seed in plan if name == method} for plan in (plan_a, plan_b))
@@ -331,7 +331,7 @@ def _other_seeds(plan_a: Collection[Cell], plan_b: Collection[Cell], cells: Coll
 
 
 def _over_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    # Each utterance of a domain and method once, with its mean errors over the seeds.
+    # Each utterance of a domain and method once, with its errors averaged over the seeds.
     found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for pair in pairs:
         found.setdefault((pair["domain"], pair["method"], pair["utterance_id"]), []).append(pair)
@@ -340,7 +340,7 @@ def _over_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _cautions(changes: Sequence[Change]) -> list[str]:
-    # What the intervals do not hold, and those of which domains.
+    # What the intervals do not cover, and in which domains.
     domains: dict[str, dict[str, None]] = {}
     for change in changes:
         if change.note is not None:
@@ -349,7 +349,7 @@ def _cautions(changes: Sequence[Change]) -> list[str]:
 
 
 def _changes(pairs: Sequence[Mapping[str, Any]]) -> dict[str, paired.Change]:
-    # The change of each domain of a method, and that over all as the last.
+    # The change in each domain of a method and, last, the change over all domains.
     sample = paired.Sample(
         [pair["domain"] for pair in pairs],
         [pair["utterance_id"] for pair in pairs],

@@ -1,4 +1,4 @@
-"""The processor cores that this process may use, and how many of them others leave free."""
+"""The processor cores that this process may use, and how many of them other processes leave free."""
 
 import math
 import os
@@ -8,43 +8,43 @@ from pathlib import Path
 from typing import Self
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
-"""Where Linux says how much processor time a container gets: microseconds in a period of so many, or `max`."""
+"""Linux's file with a container's CPU quota: microseconds (or `max`), and the period in microseconds."""
 
 TIMES = Path("/proc/stat")
-"""Where Linux counts how long each core was busy and idle."""
+"""Linux's file with the busy and idle times of each core."""
 
 PASSIVE = ("OMP_WAIT_POLICY", "PASSIVE")
-"""The variable, and its value, by which OpenMP's threads sleep while they wait for each other.
+"""The environment variable, and its value, that makes OpenMP threads sleep while they wait for each other.
 
-Else they spin. On a machine that others use too, a thread that spins keeps the core from the very thread that it waits
-for: em-tok-b on six utterances of the demo took 39 s with two threads that spin, 4 s with two that sleep, and 5 s with
-one. It is read when torch is imported.
+Otherwise they spin. On a shared machine, a spinning thread keeps the core from the very thread it waits for: em-tok-b
+on six utterances of the demo took 39 s with two spinning threads, 4 s with two sleeping ones, and 5 s with one. The
+variable is read when torch is imported.
 """
 
 
 def cores() -> int:
-    """How many cores this process may use: those of its affinity, no more than its container's quota allows."""
+    """How many cores this process may use: those in its affinity mask, limited by its container's quota."""
     here = len(_affinity() or ()) or os.cpu_count() or 1
     return min(here, _quota(QUOTA) or here)
 
 
 def waiting_threads_spin() -> bool:
-    """Whether OpenMP's threads spin while they wait, as they do unless the environment says otherwise."""
+    """Whether OpenMP threads spin while they wait, as they do unless the environment says otherwise."""
     name, value = PASSIVE
     return os.environ.get(name, "").strip().upper() != value
 
 
 @dataclass(frozen=True, slots=True)
 class CoreTimes:
-    """How long the cores of this process have been in use, in core-seconds since some time in the past."""
+    """The use of this process's cores, in core-seconds since some time in the past."""
 
-    total: float  # busy or not
-    busy: float  # with any process
-    own: float  # with this process
+    total: float  # busy and idle
+    busy: float  # used by any process
+    own: float  # used by this process
 
     @classmethod
     def now(cls) -> Self | None:
-        """Read the counters; None where the system has none."""
+        """Read the counters; None if the system lacks them."""
         affinity = _affinity()
         if affinity is None or not TIMES.is_file():
             return None
@@ -52,14 +52,14 @@ class CoreTimes:
         for line in TIMES.read_text(encoding="ascii").splitlines():
             name, *counts = line.split()
             if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in affinity:
-                ticks = [int(count) for count in counts[:8]]  # those after them are counted in these already
+                ticks = [int(count) for count in counts[:8]]  # these include the later ones
                 total += sum(ticks)
-                busy += sum(ticks) - ticks[3] - ticks[4]  # idle, and idle with input or output outstanding
+                busy += sum(ticks) - ticks[3] - ticks[4]  # minus idle and iowait
         second = os.sysconf("SC_CLK_TCK")
         return cls(total / second, busy / second, time.process_time())
 
     def free_since(self, earlier: "CoreTimes") -> float:
-        """How many cores other processes left to this one since an earlier reading, on average."""
+        """The average number of cores that other processes have left to this one since an earlier reading."""
         span = self.total - earlier.total
         if span <= 0:
             return float(cores())
@@ -68,7 +68,7 @@ class CoreTimes:
 
 
 def free_cores(seconds: float) -> float:
-    """Watch the cores for so many seconds, and return how many of them others left free; all where nothing tells."""
+    """Watch the cores for some seconds, and return how many others left free; all cores if this is unknown."""
     before = CoreTimes.now()
     if before is None:
         return float(cores())
@@ -82,9 +82,9 @@ def _affinity() -> set[int] | None:
 
 
 def _quota(file: Path) -> int | None:
-    # The cores that a control group grants, rounded up; none where there is no group, or no limit.
+    # The cores that a control group grants, rounded up; None if there is no group or no limit.
     try:
         granted, period = file.read_text(encoding="ascii").split()
         return math.ceil(int(granted) / int(period))
-    except (OSError, ValueError):  # "max" where there is no limit
+    except (OSError, ValueError):  # the quota is "max" if there is no limit
         return None

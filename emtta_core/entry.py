@@ -1,9 +1,9 @@
-"""The ways into emtta's own processes: the command, Prefect's flows, and what a worker runs first.
+"""The entry points of emtta's own processes: the command, the Prefect flows, and the first code of a worker.
 
-`flows`, `tasks` and `sql` lie beside `emtta_core`, in the repository and in an installed package alike. Their names are
-common: other packages have them, and so may a file in the current folder or on PYTHONPATH. So the SQL is read by its
-path, and a process of emtta's own calls `settle_process`, after which `flows` and `tasks` come from here alone. In a
-program that only imports `emtta_core`, they stay that program's.
+`flows`, `tasks` and `sql` are beside `emtta_core`, both in the repository and in an installed package. Their names are
+common: other packages may use them, or a file in the current folder or on PYTHONPATH. So the SQL is read by path, and
+emtta's own processes call `settle_process`, after which `flows` and `tasks` are always emtta's. In a program that only
+imports `emtta_core`, these names remain the program's.
 """
 
 import base64
@@ -22,16 +22,16 @@ from emtta_core.cores import PASSIVE
 from emtta_core.errors import EmttaError
 
 ROOT = Path(__file__).resolve().parents[1]
-"""Where emtta's packages lie side by side: the repository, or the environment's site-packages."""
+"""The folder with emtta's packages: the repository, or the environment's site-packages."""
 
 PACKAGES = ("flows", "tasks")
-"""The packages beside `emtta_core` that Python must not look for anywhere else."""
+"""The packages beside `emtta_core` that Python must not find anywhere else."""
 
 SQL = ROOT / "sql"
-"""The folder of the SQL files, which is no package."""
+"""The folder of the SQL files, which is not a package."""
 
 FLOWS = {"nightly": "flows.nightly", "evaluate": "flows.evaluate"}
-"""Prefect's flows, which are at the entrypoints `emtta_core.entry.NAME`, and the modules that they are in."""
+"""The Prefect flows with the entrypoints `emtta_core.entry.NAME`, and their modules."""
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import a flow where Prefect loads it by its entrypoint (PEP 562)."""
+    """Import a flow when Prefect loads it by its entrypoint (PEP 562)."""
     if name not in FLOWS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     settle_process()
@@ -54,10 +54,10 @@ def __getattr__(name: str) -> Any:
 
 
 def settle_process() -> None:
-    """Have this process, and those that it starts, find emtta's own packages, and let no idle thread spin.
+    """Make this process and its children find emtta's own packages, and keep idle threads from spinning.
 
     Raises:
-        EmttaError: another package of such a name has been imported already.
+        EmttaError: another package of the same name has already been imported.
     """
     os.environ.setdefault(*PASSIVE)
     for name in PACKAGES:
@@ -65,15 +65,15 @@ def settle_process() -> None:
         folders = [Path(folder).resolve() for folder in getattr(imported, "__path__", [])]
         if imported is not None and folders != [ROOT / name]:
             raise EmttaError(
-                f"emtta needs its own package {name!r}, and this process has already imported another of that name "
-                f"({getattr(imported, '__file__', None) or imported!r}); run emtta in a process of its own"
+                f"emtta needs its own package {name!r}, but this process has already imported another of that name "
+                f"({getattr(imported, '__file__', None) or imported!r}); run emtta in a separate process"
             )
     if _OwnPackages not in sys.meta_path:
         sys.meta_path.insert(0, _OwnPackages)
 
 
 class _OwnPackages:
-    """Finds emtta's packages beside `emtta_core`, before any other finder is asked."""
+    """Finds emtta's packages beside `emtta_core`, ahead of any other finder."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> ModuleSpec | None:
@@ -81,18 +81,18 @@ class _OwnPackages:
 
 
 def check_installed_files() -> None:
-    """Refuse to go on where files of the installed package are not those that were installed.
+    """Check that the files of the installed package are those that were installed.
 
-    pip lets two packages have files of the same name, and the one that is installed last overwrites the other's.
+    pip lets two packages have files of the same name, and the last one installed overwrites the other's.
 
     Raises:
-        EmttaError: names the files, the packages that have them too, and what restores them.
+        EmttaError: names the overwritten files, the other packages that have them, and the command that restores them.
     """
     try:
         emtta = distribution("emtta")
     except PackageNotFoundError:  # a checkout on PYTHONPATH
         return
-    if Path(str(emtta.locate_file(""))).resolve() != ROOT:  # an editable install has no files of its own
+    if Path(str(emtta.locate_file(""))).resolve() != ROOT:  # an editable install has no installed files
         return
     shared = [file for file in emtta.files or [] if file.parts[0] in (*PACKAGES, SQL.name)]
     foreign = [file for file in shared if file.hash and _digest(file) != file.hash.value]
@@ -101,8 +101,8 @@ def check_installed_files() -> None:
         owners = _others_with(foreign)
         by = f", which {' and '.join(owners)} also installs," if owners else ""
         raise EmttaError(
-            f"{names}{more}{by} in {ROOT}: not the files of emtta that were installed there; give emtta an environment "
-            f"of its own, or restore it: pip install --force-reinstall --no-deps '{_source(emtta)}'"
+            f"{names}{more}{by} in {ROOT}: not the files of emtta that were installed there; install emtta in its own "
+            f"environment, or restore it: pip install --force-reinstall --no-deps '{_source(emtta)}'"
         )
 
 

@@ -1,4 +1,4 @@
-"""Faults: which may pass by themselves, so that the same work is worth another attempt, and which mean full memory."""
+"""Classification of errors: transient ones, which are worth another attempt, and those that mean out of memory."""
 
 import errno
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ _WORDS = (
     "CUFFT_ALLOC_FAILED",
     "unable to find an engine to execute this computation",
 )
-"""What torch says in a plain `RuntimeError`: its allocators of a CPU's memory, CUDA beside torch's allocator, and the
-libraries under it.
+"""Messages with which torch raises a plain `RuntimeError`: of its CPU allocators, of CUDA outside torch's allocator,
+and of the underlying libraries.
 
-oneDNN says no more than that it could not create a primitive, and torch of a convolution for which cuDNN finds no room
-that there is no engine for it (https://github.com/pytorch/pytorch/issues/108645); were that for another reason, a batch
-of one would give it as its error in the end."""
+oneDNN says only that it could not create a primitive, and torch, for a convolution for which cuDNN lacks memory, that
+there is no engine for it (https://github.com/pytorch/pytorch/issues/108645); if there is another reason, a batch of one
+finally reports it as its error."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice, of the machine or of a device."""
-    # torch's own error is known by its name, so that this module need not import torch.
+    """Whether an error means that the machine or a device ran out of memory."""
+    # torch's own error is recognized by name, so that this module need not import torch.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
@@ -54,7 +54,7 @@ TRANSIENT_ERRNOS = frozenset(
 
 
 FOR_GOOD = ("no kernel image is available", "invalid device ordinal", "no CUDA-capable device")
-"""What CUDA says of a GPU that is no better in another process: this torch has no code for it, or it is not there."""
+"""CUDA messages for faults that persist in another process: torch has no code for the GPU, or there is no GPU."""
 
 
 LOST = (
@@ -65,7 +65,7 @@ LOST = (
     "CUFFT_EXEC_FAILED",
     "CUFFT_INTERNAL_ERROR",
 )
-"""What CUDA's libraries say of a GPU that failed under them; torch raises it as a plain `RuntimeError`."""
+"""Messages of CUDA's libraries for a GPU that failed; torch raises them as a plain `RuntimeError`."""
 
 
 REMEDIES = {
@@ -74,22 +74,22 @@ REMEDIES = {
     errno.EROFS: "choose folders that can be written",
     errno.EACCES: "choose folders that can be read and written",
     errno.EPERM: "choose folders that can be read and written",
-    errno.EIO: "look at the disk",
-    errno.ESTALE: "look at the network drive",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.ENFILE: "let the machine do less at once",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
-    errno.ENOMEM: "let the machine do less at once",
+    errno.EIO: "check the disk",
+    errno.ESTALE: "check the network drive",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "reduce the load on the machine",
+    errno.EAGAIN: "raise the limit on processes (ulimit -u)",
+    errno.ENOMEM: "reduce the load on the machine",
 }
-"""What mends a fault of the machine."""
+"""The remedy for a fault of the machine."""
 
 
 DISK_FULL = ("No space left on device", "database or disk is full")
-"""How libraries say it whose exceptions have no number."""
+"""Messages of libraries whose exceptions have no error number."""
 
 
 class TransientError(EmttaError):
-    """A fault that may pass, and is known to."""
+    """A fault that is known to be possibly temporary."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -98,34 +98,34 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether an error says something of more than the utterance at which it was met.
+    """Whether an error concerns more than the utterance at which it occurred.
 
-    Those of emtta say of what they are; memory, a device and the machine serve all utterances; and what is no
-    `Exception`, as an interrupt, is meant for the process.
+    emtta's own errors state what they concern; memory, a device and the machine affect all utterances; and anything
+    that is not an `Exception`, such as an interrupt, is meant for the process.
     """
     return isinstance(error, EmttaError) or not isinstance(error, Exception) or is_transient(error)
 
 
 def unexpected(done: str, error: BaseException) -> str:
-    """Why an utterance is in error that could not be `done`, as in "prepared": a library failed as nobody foresaw."""
-    return f"it could not be {done}: {in_words(error)}; the log says where: please report it, with this utterance"
+    """The reason for an utterance that could not be `done` ("prepared", for example) due to an unexpected error."""
+    return f"it could not be {done}: {in_words(error)}; the log has details: please report it, with this utterance"
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether CUDA failed, after which a process can compute nothing on its GPU any more."""
+    """Whether CUDA failed, after which a process can no longer compute on its GPU."""
     return any(_lost_device(cause) for cause in _chain(error))
 
 
 def machine_fault(error: BaseException) -> str | None:
-    """Say in words what is wrong with the machine, and what to do; None where an error is none of the machine's."""
+    """What is wrong with the machine, and what to do; None if an error is not the machine's fault."""
     for cause in _chain(error):
         if is_out_of_memory(cause):
-            return "memory did not suffice; repeat the command with fewer workers or a smaller limit"
+            return "not enough memory; repeat the command with fewer workers or a smaller limit"
         if isinstance(cause, OSError) and cause.errno in REMEDIES:
             what = f"{cause.strerror}{f': {cause.filename}' if cause.filename else ''}"
-            return f"{what}; {REMEDIES[cause.errno]}, and repeat the command: what is finished is kept"
+            return f"{what}; {REMEDIES[cause.errno]}, and repeat the command: finished work is kept"
         if any(words in str(cause) for words in DISK_FULL):
-            return f"{in_words(cause)}; {REMEDIES[errno.ENOSPC]}, and repeat the command: what is finished is kept"
+            return f"{in_words(cause)}; {REMEDIES[errno.ENOSPC]}, and repeat the command: finished work is kept"
     return None
 
 
@@ -133,7 +133,7 @@ def _lost_device(error: BaseException) -> bool:
     text = str(error)
     if is_out_of_memory(error) or any(words in text for words in FOR_GOOD):
         return False
-    # torch's own error is known by its name, so that this module need not import torch.
+    # torch's own error is recognized by name, so that this module need not import torch.
     in_a_library = isinstance(error, RuntimeError) and any(words in text for words in LOST)
     return in_a_library or type(error).__name__ == "AcceleratorError"
 

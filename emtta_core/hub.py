@@ -1,7 +1,7 @@
-"""The Hugging Face hub, from which models and data sets come: commits, listings, files, and its errors in words.
+"""The Hugging Face hub, the source of models and data sets: commits, listings, files, and readable errors.
 
-A commit never changes, so its listing is cached. Where the hub does not answer, a branch of a data set is the commit
-that it was when the hub was last asked. Nothing that lies on the hub is ever run.
+A commit never changes, so its listing is cached. If the hub does not answer, a data set's branch resolves to the commit
+it had when the hub was last asked. No code from the hub is ever run.
 """
 
 import logging
@@ -26,15 +26,15 @@ log = logging.getLogger("emtta.hub")
 HUB = "https://huggingface.co"
 MAIN = "main"
 TIMEOUT = 10.0
-"""Seconds that the hub has to describe a model or a data set; `resolve_revision` and `snapshot_download` of
-`huggingface_hub` set no limit, and would wait for ever for a hub that accepts and says nothing."""
+"""Time limit in seconds for the hub to describe a model or data set; `huggingface_hub`'s `resolve_revision` and
+`snapshot_download` set none, and would wait forever for a hub that accepts the connection but does not respond."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRANSIENT = frozenset({408, 429})
-"""Statuses below 500 that may pass: request timeout and too many requests."""
+"""Transient HTTP statuses below 500: request timeout and too many requests."""
 _NO_ACCESS = frozenset({401, 403})
 _BLOCK = 1 << 20
-"""Bytes read ahead of a file that is read over the network."""
+"""Bytes to read ahead in a file that is read over the network."""
 
 _ELSEWHERE = {
     "model": "without a network, download it elsewhere and give its folder as the model's name",
@@ -44,35 +44,35 @@ _ELSEWHERE = {
 
 
 class UnreachableHubError(EmttaError, ConnectionError):
-    """The hub does not answer, which may pass."""
+    """The hub does not answer, which may be temporary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What lies in a repository at one commit."""
+    """The contents of a repository at one commit."""
 
     commit: str
-    sizes: dict[str, int]  # bytes of each file by path
-    blobs: dict[str, str]  # git's id of each file's content by path
-    licence: str | None  # as the card says
-    configs: list[dict[str, Any]]  # a data set's configurations, as the card's YAML has them
-    gated: bool  # whether terms must be accepted first
+    sizes: dict[str, int]  # size of each file in bytes, by path
+    blobs: dict[str, str]  # git's id of each file's content, by path
+    licence: str | None  # from the card
+    configs: list[dict[str, Any]]  # a data set's configurations, from the card's YAML
+    gated: bool  # whether its terms must be accepted first
 
 
 _listings: dict[str, Listing] = {}
-"""The listings of this process, for where the cache cannot be written."""
+"""The listings of this process, in case the cache cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
     """A model or a data set on the hub at a revision.
 
-    Its methods raise `UnreachableHubError` where the hub does not answer, `UsageError` for a name or a revision that
-    cannot be, and `ModelError` or `CorpusError` for whatever else keeps it from being had.
+    Its methods raise `UnreachableHubError` if the hub does not answer, `UsageError` for an invalid name or revision,
+    and `ModelError` or `CorpusError` if it is not available for any other reason.
     """
 
     kind: Literal["model", "dataset"]
-    name: str  # as in `openai/whisper-base`
+    name: str  # such as `openai/whisper-base`
     revision: str = MAIN  # a branch, a tag, or a commit
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The URL of its page."""
         return f"{endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.name}"
 
     @property
@@ -89,7 +89,7 @@ class Repository:
         return _COMMIT.fullmatch(self.revision) is not None
 
     def ask(self) -> Listing:
-        """Ask the hub what the revision is now, and cache the answer."""
+        """Ask the hub for the current listing of the revision, and cache it."""
         import huggingface_hub
 
         with self._errors_in_words():
@@ -114,7 +114,7 @@ class Repository:
         return listing
 
     def pinned(self) -> "Repository":
-        """The repository at the commit that its revision is now, or was when the hub last answered."""
+        """The repository at the current commit of its revision, or the last known one if the hub does not answer."""
         if self.is_pinned:
             return self
         try:
@@ -124,45 +124,45 @@ class Repository:
             if known is None:
                 raise
             commit = str(known["commit"])
-            log.warning("%s; going on with %s, the last one known of %s", error, commit, self.revision)
+            log.warning("%s; continuing with %s, the last known commit of %s", error, commit, self.revision)
         return replace(self, revision=commit)
 
     def listing(self) -> Listing:
-        """What lies in a pinned repository; the hub is asked once."""
+        """The contents of a pinned repository; the hub is asked only once."""
         known = cache.load("hub", self._key)
         return Listing(**known) if known is not None else _listings.get(self._key) or self.ask()
 
     def cached(self, path: str) -> Path | None:
-        """A file that was fetched to this machine, else None."""
+        """The local path of a file if it has been fetched, otherwise None."""
         import huggingface_hub
 
         try:
             found = huggingface_hub.try_to_load_from_cache(self.name, path, revision=self.revision, repo_type=self.kind)
-        except huggingface_hub.errors.HFValidationError:  # the hub can have no such name
+        except huggingface_hub.errors.HFValidationError:  # not a valid name on the hub
             return None
         return Path(found) if isinstance(found, str) and Path(found).is_file() else None
 
     def missing(self, paths: Sequence[str]) -> dict[str, int]:
-        """Bytes of each file of a pinned repository that is yet to be fetched."""
+        """The size in bytes of each file of a pinned repository that has not been fetched yet."""
         missing = [path for path in paths if self.cached(path) is None]
         sizes = self.listing().sizes if missing else {}
         return {path: sizes[path] for path in missing}
 
     def fetch(self, paths: Sequence[str]) -> list[Path]:
-        """Fetch files of a pinned repository one after another, where they are not on this machine yet."""
-        refuse_full_disk(sum(self.missing(paths).values()), f"what is fetched of {self.name}", self._refusal)
+        """Fetch files of a pinned repository one after another, unless they are on this machine already."""
+        refuse_full_disk(sum(self.missing(paths).values()), f"the download of {self.name}", self._refusal)
         return [self._download(path) for path in paths]
 
     def note_branch(self, path: str) -> None:
-        """Have the library note which commit a branch is, so that it is found without a network.
+        """Make the library record the commit of a branch, so that it is found without a network.
 
-        It does so when a file is asked for by the branch; of a file that was fetched only the header is asked for.
+        It does so when a file is requested by branch; for a file that has been fetched, only the headers are requested.
         """
         with suppress(UnreachableHubError):
             self._download(path)
 
     def refuse_gated(self) -> None:
-        """Refuse a pinned repository that is gated where no token is set; whether a token opens it shows later."""
+        """Refuse a gated pinned repository if no token is set; whether a token gives access shows later."""
         import huggingface_hub
 
         if self.listing().gated and huggingface_hub.get_token() is None:
@@ -170,7 +170,7 @@ class Repository:
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
-        """Open a file of a pinned data set over the network; no more is read than is asked for."""
+        """Open a file of a pinned data set over the network; only the requested parts are read."""
         import huggingface_hub
 
         with self._errors_in_words():
@@ -198,7 +198,7 @@ class Repository:
 
     @contextmanager
     def _errors_in_words(self) -> Iterator[None]:
-        # What the hub's library raises inside the `with` block, said in words.
+        # Convert the errors of the hub's library inside the `with` block to readable ones.
         from huggingface_hub import constants, errors
 
         try:
@@ -207,14 +207,14 @@ class Repository:
             raise
         except errors.HFValidationError as error:
             raise UsageError(
-                f"the hub can have no {self}; a name there is OWNER/NAME, of letters, digits, '.', '_' and '-' (no "
-                "'--' or '..', none of '.' and '-' at its ends), with at most 96 characters"
+                f"{self} has an invalid name; a name on the hub is OWNER/NAME, of letters, digits, '.', '_' and '-' "
+                "(no '--' or '..', and no '.' or '-' at the ends), with at most 96 characters"
             ) from error
         except errors.GatedRepoError as error:
             raise self._gated() from error
         except errors.RevisionNotFoundError as error:
             raise UsageError(
-                f"{self} has no revision {self.revision!r}; give a branch (main), a tag, or a commit of those at "
+                f"{self} has no revision {self.revision!r}; give a branch (main), a tag, or a commit listed at "
                 f"{self.url}/commits/main"
             ) from error
         except errors.RepositoryNotFoundError as error:
@@ -235,8 +235,8 @@ class Repository:
             raise self._unreachable(" ".join(str(error).split()) or type(error).__name__) from error
         except OSError as error:
             raise self._refusal(
-                f"{self} cannot be kept at {constants.HF_HUB_CACHE}: {error.strerror or error}; set HF_HUB_CACHE to a "
-                "folder that can be written"
+                f"{self} cannot be saved in {constants.HF_HUB_CACHE}: {error.strerror or error}; set HF_HUB_CACHE to a "
+                "writable folder"
             ) from error
 
     def _gated(self) -> EmttaError:
@@ -244,7 +244,7 @@ class Repository:
 
         token = "no token is set" if huggingface_hub.get_token() is None else "the token in use has no access to it"
         return self._refusal(
-            f"{self} is gated, and {token}; accept its terms at {self.url}, make a token at {HUB}/settings/tokens, "
+            f"{self} is gated, and {token}; accept its terms at {self.url}, create a token at {HUB}/settings/tokens, "
             "and set HF_TOKEN to it"
         )
 
@@ -257,17 +257,17 @@ class Repository:
         if status >= 500 or status in _TRANSIENT:
             return UnreachableHubError(message)
         if status in _NO_ACCESS:
-            message += f"; look at HF_TOKEN: it may have expired, or lack access; make one at {HUB}/settings/tokens"
+            message += f"; check HF_TOKEN: it may have expired or lack access; create one at {HUB}/settings/tokens"
         return self._refusal(message)
 
 
 def endpoint() -> str:
-    """The hub's address: the usual one, or what `HF_ENDPOINT` says."""
+    """The hub's URL: the default one, or `HF_ENDPOINT`."""
     return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
 
 
 def free_bytes() -> tuple[int, Path]:
-    """How much room there is where the hub's files are kept, and where that is."""
+    """The free space, in bytes, where the hub's files are stored, and the folder."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HUB_CACHE)
@@ -276,10 +276,10 @@ def free_bytes() -> tuple[int, Path]:
 
 
 def refuse_full_disk(size: int, what: str, refusal: type[EmttaError]) -> None:
-    """Raise the refusal where `size` bytes do not fit on the disk that the hub's files are kept on."""
+    """Raise `refusal` if `size` bytes do not fit on the disk where the hub's files are stored."""
     free, folder = free_bytes()
     if size > free:
         raise refusal(
-            f"{what} takes {size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free at {folder}; make room, or set "
+            f"{what} takes {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free at {folder}; free space, or set "
             "HF_HUB_CACHE to a folder on another disk"
         )

@@ -1,6 +1,6 @@
-"""Identity: which fields of a configuration can change a result, and the digest over them.
+"""Identity: the fields of a configuration that can change a result, and the digest over them.
 
-Every field of a suite is declared *identity* (it can change a hypothesis), *scoring* (it can change scores alone), or
+Every field of a suite is declared *identity* (it can change a hypothesis), *scoring* (it can change only scores), or
 *runtime* (it can change neither):
 
     class Decoding(Record):
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Role(Enum):
-    """What a configuration field can do to a result."""
+    """How a configuration field can affect a result."""
 
     IDENTITY = "identity"
     SCORING = "scoring"
@@ -36,7 +36,7 @@ class Record(BaseModel):
     """A frozen, validated configuration record, each of whose fields has a declared `Role`.
 
     Raises:
-        TypeError: when the class is defined with a field that has no role, or two.
+        TypeError: at class definition, if a field has no role, or two.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +53,7 @@ class Record(BaseModel):
                 )
 
     def identity(self) -> dict[str, Any]:
-        """The identity fields alone, nested records likewise, as plain JSON values."""
+        """Only the identity fields, also of nested records, as plain JSON values."""
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()

@@ -1,8 +1,8 @@
-"""What is read of the files that users name: plain ones, within limits, and no pointers of Git LFS or git-annex.
+"""Checks on user-supplied files: regular files, within size limits, and not Git LFS or git-annex pointers.
 
-Published recordings are looked for in folders of this machine before a network is asked: `EMTTA_CORPORA=/data` says
-that `/data` holds what others publish, each under its usual name, such as `LibriSpeech/`, `mls_german/` or
-`MS-SNSD/`. So a suite needs no path of any machine in it.
+Published recordings are looked for in local folders before the network is used: `EMTTA_CORPORA=/data` says that `/data`
+holds published corpora, each under its usual name, such as `LibriSpeech/`, `mls_german/` or `MS-SNSD/`. So a suite
+needs no machine-specific paths.
 """
 
 import errno
@@ -23,15 +23,15 @@ _BEGINNINGS = {
 }
 
 LONGEST = 1024
-"""Bytes of the longest pointer, of Git LFS."""
+"""Size in bytes of the longest pointer, one of Git LFS."""
 
 
 def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
-    """Why content is not the file itself but a pointer to it, and what to do; None where it is no pointer.
+    """If content is a pointer instead of the file itself, a message that says so and what to do; otherwise None.
 
     Args:
         data: the file's content, or its beginning.
-        path: where the file lies, if it does.
+        path: the file's path, if it has one.
     """
     for beginning, (system, fetch) in _BEGINNINGS.items():
         if data.startswith(beginning) and len(data) <= LONGEST:
@@ -44,9 +44,9 @@ def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
 
 
 def pointer_at(path: Path) -> str | None:
-    """As `pointer_in`, of a file; None too where it cannot be read."""
+    """Like `pointer_in`, for a file; None also if it cannot be read."""
     try:
-        if not path.is_file():  # opening a pipe would wait for somebody to write to it
+        if not path.is_file():  # opening a pipe would wait for a writer
             return None
         with path.open("rb") as file:
             return pointer_in(file.read(LONGEST + 1), path)
@@ -58,7 +58,7 @@ MAX_AUDIO_HOURS = "EMTTA_MAX_AUDIO_HOURS"
 """The environment variable that allows longer recordings."""
 
 MAX_PARAMETERS = "EMTTA_MAX_PARAMETERS"
-"""The one that allows larger models."""
+"""The environment variable that allows larger models."""
 
 MEBIBYTE = 1 << 20
 
@@ -74,10 +74,10 @@ _KINDS = (
 
 
 def limit(name: str) -> float:
-    """Read a limit: what the environment variable `name` says, else its default.
+    """Read a limit from the environment variable `name`, or return its default.
 
     Raises:
-        UsageError: the variable holds no number above zero.
+        UsageError: the variable is not a number above zero.
     """
     text = os.environ.get(name, "").strip()
     if not text:
@@ -87,15 +87,15 @@ def limit(name: str) -> float:
     except ValueError:
         value = math.nan
     if not value > 0:
-        raise UsageError(f"{name} is {text!r}; it must be a number above 0, or not be set ({_DEFAULTS[name]:g})")
+        raise UsageError(f"{name} is {text!r}; it must be a number above 0, or unset ({_DEFAULTS[name]:g})")
     return value
 
 
 def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.stat_result:
-    """Check that a path is a plain file of at most `most` bytes, links followed, and give its status; nothing is read.
+    """Check that a path, links followed, is a regular file of at most `most` bytes; return its status without reading.
 
     Raises:
-        OSError: it is not there, is something else than a plain file, or is larger.
+        OSError: it does not exist, is not a regular file, or is larger.
         ValueError: the path has a null character.
     """
     status = Path(path).stat()
@@ -104,18 +104,18 @@ def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.s
             raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))
     if most is not None and status.st_size > most:
         size, limited = status.st_size / MEBIBYTE, most / MEBIBYTE
-        raise OSError(errno.EFBIG, f"it has {size:,.0f} MiB, and no more than {limited:,.0f} MiB are read", str(path))
+        raise OSError(errno.EFBIG, f"it has {size:,.0f} MiB, but the limit is {limited:,.0f} MiB", str(path))
     return status
 
 
 def read_plain(path: str | PathLike[str], *, most: float | None = None) -> bytes:
-    """Read a plain file; see `check_plain`."""
+    """Read a regular file; see `check_plain`."""
     check_plain(path, most=most)
     return Path(path).read_bytes()
 
 
 CORPORA = "EMTTA_CORPORA"
-"""The environment variable that names the folders, several of them joined as in `PATH`."""
+"""The environment variable that names the folders, joined as in `PATH`."""
 
 
 def corpus_dirs() -> tuple[Path, ...]:
@@ -124,11 +124,11 @@ def corpus_dirs() -> tuple[Path, ...]:
 
 
 def candidates(path: str | None, names: Sequence[str]) -> Iterator[Path]:
-    """Yield the folders in which something published may lie.
+    """Yield the folders in which something published may be.
 
     Args:
-        path: the folder that a suite names; None for those of `EMTTA_CORPORA`.
-        names: what its folder is usually called.
+        path: the folder named by a suite; None for those of `EMTTA_CORPORA`.
+        names: the usual names of its folder.
     """
     for folder in corpus_dirs() if path is None else (Path(path).expanduser(),):
         yield folder

@@ -1,28 +1,28 @@
-"""Names that are fixed, and what suites, groups, domains, methods and runs may be called: safe in paths and URLs."""
+"""Fixed names, and the valid names of suites, groups, domains, methods and runs: safe in paths and URLs."""
 
 import re
 
 from emtta_core.errors import UsageError
 
 DEMO = "demo"
-"""The name of the model that emtta carries, whatever folder may lie beside a suite."""
+"""The name of the model included in emtta, which takes precedence over a folder of that name."""
 
 FAMILIES = "emtta.models"
-"""The entry points by which installed packages bring families of models."""
+"""The entry point group for model families from installed packages."""
 
 METHODS = "emtta.methods"
-"""The entry points by which installed packages bring methods."""
+"""The entry point group for methods from installed packages."""
 
 NAME = r"(?!(?i:null)(?![A-Za-z0-9._+-]))[A-Za-z0-9][A-Za-z0-9._+-]*"
-"""A name, as a regular expression; readers of Parquet take NULL for a missing one."""
+"""A regular expression for names; Parquet readers take NULL for a missing value."""
 
 
 NO_SEED = "none"
-"""What stands for the seed of a method that draws no random numbers, in paths and on the command line."""
+"""The seed of a method that draws no random numbers, in paths and on the command line."""
 
 
 def seed_name(seed: int | None) -> str:
-    """A seed as paths and commands name it."""
+    """A seed as written in paths and commands."""
     return NO_SEED if seed is None else str(seed)
 
 
@@ -32,10 +32,10 @@ def is_name(text: str) -> bool:
 
 
 def check_name(what: str, name: str) -> str:
-    """Check that the name of `what` is valid, and return it; UsageError says why it is not."""
+    """Return the name of `what` if it is valid; otherwise raises a UsageError that says why not."""
     if name.lower() == "null":
         raise UsageError(
-            f"{what} {name!r} is an invalid name: readers of Parquet take it for a missing one; choose another"
+            f"{what} {name!r} is an invalid name: Parquet readers take it for a missing value; choose another"
         )
     if not is_name(name):
         raise UsageError(

@@ -1,7 +1,7 @@
-"""Objects that other packages bring, as `package.module:object`: parts of methods, normalizers.
+"""Objects from other packages, named `package.module:object`: parts of methods, normalizers.
 
-A plug-in is known by its path, the release of its package and a digest of the package's source, which are found without
-running any of it; what it changes has these in its identity or in its name.
+A plug-in is identified by its path, the release of its package and a digest of the package's source, all determined
+without running it; whatever it affects includes these in its identity or its name.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 from emtta_core.errors import UsageError, in_words
 
 PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-"""How a plug-in is named."""
+"""The pattern of a plug-in's name."""
 
 
 def is_plugin(name: object) -> bool:
@@ -28,10 +28,10 @@ def is_plugin(name: object) -> bool:
 
 
 def import_plugin(kind: str, path: str) -> Any:
-    """Import a plug-in, which a message calls by its kind.
+    """Import a plug-in; messages name it by `kind`.
 
     Raises:
-        UsageError: it cannot be imported; says what to do.
+        UsageError: it cannot be imported; the message says what to do.
     """
     module, _, attribute = path.partition(":")
     if module.partition(".")[0] != __package__:
@@ -42,22 +42,22 @@ def import_plugin(kind: str, path: str) -> Any:
             found = getattr(found, name)
         return found
     except AttributeError as error:
-        raise UsageError(f"{kind} {path!r}: {in_words(error)}; name an object that the module has") from error
+        raise UsageError(f"{kind} {path!r}: {in_words(error)}; name an existing object of the module") from error
     except Exception as error:
         raise UsageError(
-            f"{kind} {path!r} cannot be imported: {type(error).__name__}: {in_words(error)}; mend its module, or "
-            "install what it needs"
+            f"{kind} {path!r} cannot be imported: {type(error).__name__}: {in_words(error)}; fix its module, or "
+            "install its dependencies"
         ) from error
 
 
 _sources: dict[str, str] = {}
-"""Of each plug-in that this process has imported, the digest of its source then."""
+"""The source digest of each plug-in at the time this process imported it."""
 
 
 def fingerprint(path: str) -> dict[str, str]:
-    """What tells a plug-in from others, and from itself after a change: its path, release and source.
+    """The identity of a plug-in, which changes with its code: its path, release and source digest.
 
-    Nothing of it is imported.
+    The plug-in is not imported.
 
     Raises:
         UsageError: there is no such module.
@@ -79,7 +79,7 @@ def _source(path: str) -> str:
 
 
 def _spec(module: str, path: str) -> ModuleSpec:
-    # The top package of a module, which must be there; found without running any of it.
+    # The spec of a module's top-level package, which must exist; found without running it.
     found: list[ModuleSpec] = []
     for part in module.split("."):
         inside = found[-1].submodule_search_locations if found else None
@@ -106,22 +106,22 @@ def _release(package: str) -> str:
 
 @cache
 def _distributions(_path: tuple[str, ...]) -> Mapping[str, list[str]]:
-    # By package, the distributions that it is of: the metadata of all that is installed, which take a second to read.
+    # The distributions of each package, from the metadata of everything installed, which takes a second to read.
     return packages_distributions()
 
 
 def check_sources(planned: Mapping[str, str]) -> None:
-    """Check that plug-ins are here what they were when a cell was planned, by the digests of their sources.
+    """Check by source digest that plug-ins are the same here as when a cell was planned.
 
     Raises:
-        UsageError: one is another here, or has changed since this process imported it.
+        UsageError: one differs here, or has changed since this process imported it.
     """
     for path, source in planned.items():
         here = _source(path)
         if here != source:
             raise UsageError(
-                f"the source of the plug-in {path!r} is {here} here, and the cell was planned with {source}; run the "
-                "suite again to plan it with the present one, and let each machine have the same"
+                f"the source of the plug-in {path!r} is {here} here, but the cell was planned with {source}; run the "
+                "suite again to plan it with the current source, and use the same source on all machines"
             )
         if _sources.get(path, here) != here:
-            raise UsageError(f"the plug-in {path!r} has changed since this process imported it; start the process anew")
+            raise UsageError(f"the plug-in {path!r} has changed since this process imported it; restart the process")

@@ -1,6 +1,6 @@
-"""What must not be shown as it is: characters that act on a terminal or a page, and passwords in URLs.
+"""Sanitize output: characters that act on a terminal or a page, and passwords in URLs.
 
-A transcript or an id may hold such characters. In the store, and in what is exported for programs, they stay.
+A transcript or an id may contain such characters. The store and exports for programs keep them.
 """
 
 import logging
@@ -8,13 +8,13 @@ import os
 import re
 
 _ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Controls but tab and line feed, marks that turn the direction of what follows, and halves of a surrogate pair."""
+"""Control characters except tab and line feed, marks that change the text direction, and lone surrogates."""
 
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
 
 
 def without_passwords(text: str) -> str:
-    """`text` with `***` for user names and passwords in URLs.
+    """Replace user names and passwords in URLs with `***`.
 
     Example:
         >>> without_passwords("https://me:secret@host/api does not answer")
@@ -22,7 +22,7 @@ def without_passwords(text: str) -> str:
     """
     if "@" not in text:
         return text
-    for value in os.environ.values():  # a password may hold signs that end a URL for the pattern
+    for value in os.environ.values():  # a password may contain characters that end a URL for the pattern
         _, scheme, rest = value.partition("://")
         credentials = rest.rpartition("@")[0]
         if scheme and ":" in credentials:
@@ -39,7 +39,7 @@ class SanitizingFormatter(logging.Formatter):
 
 
 def escaped(text: str) -> str:
-    r"""`text` with each acting sign as its escape, and without the passwords of URLs.
+    r"""Replace each control character by its escape, and remove passwords from URLs.
 
     Example:
         >>> print(escaped("red: \x1b[31m, backwards: \u202eabc"))

@@ -1,7 +1,7 @@
-"""The trend watch: whether the WER of a method has risen from night to night, each step too small to be seen.
+"""The trend watch: detects a gradual rise of a method's WER from night to night, in steps too small to be noticed.
 
-The report `history` has the test (`sql/reports/history.sql`); docs/statistics.md has how often it cries out by chance,
-and how late it sees a drift.
+The report `history` implements the test (`sql/reports/history.sql`); docs/statistics.md gives its false-alarm rate and
+its delay in detecting a drift.
 """
 
 import itertools
@@ -15,26 +15,26 @@ from emtta_core.scoring.significance import MIN_EFFECT, MinEffect
 from emtta_core.store import Catalogue, Store
 
 NIGHTS = 30
-"""The most nights of which a trend is sought."""
+"""The most nights over which a trend is sought."""
 
 FEWEST_NIGHTS = 3
-"""Of fewer, no trend can be told."""
+"""The fewest nights in which a trend can be detected."""
 
 THRESHOLD = 3.8
-"""The least z of a trend: with four methods, one year in twenty has a false one."""
+"""The least z of a trend: with four methods, there is a false one in one year out of twenty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """How the mean WER of a method over all domains has gone over some nights."""
+    """The trend of a method's mean WER over all domains, over some nights."""
 
     method: str  # the method
     state: str  # `worse`, `none`, or `too few, 4 of 10`
-    nights: int  # how many were watched
-    drift: float | None  # how far it has risen, points; None for too few nights
-    z: float | None  # of the test, in standard errors
-    wer: float  # of the last night, %
-    is_new: bool  # whether it is worse, and was not the night before
+    nights: int  # number of nights watched
+    drift: float | None  # rise in points; None for too few nights
+    z: float | None  # test statistic, in standard errors
+    wer: float  # WER of the last night, %
+    is_new: bool  # whether it is worse now, but was not the night before
 
     @property
     def is_worse(self) -> bool:
@@ -58,17 +58,17 @@ class Watch:
 
     @property
     def worse(self) -> tuple[Trend, ...]:
-        """Those for the worse."""
+        """The trends for the worse."""
         return tuple(trend for trend in self.trends if trend.is_worse)
 
     @property
     def new(self) -> tuple[Trend, ...]:
-        """Those for the worse that the night before had not."""
+        """The trends for the worse that are new this night."""
         return tuple(trend for trend in self.trends if trend.is_new)
 
     @property
     def summary(self) -> str:
-        """One line on what was found."""
+        """The findings in one line."""
         if not self.trends:
             return "trend watch: no method has a mean over all its domains"
         if all(trend.drift is None for trend in self.trends):
@@ -95,14 +95,14 @@ def watch(
     threshold: float = THRESHOLD,
     min_effect: float | str = MIN_EFFECT,
 ) -> Watch:
-    """Watch the runs of one suite and model up to a run, as far as they have its speech, for a trend for the worse.
+    """Look for a trend for the worse in the runs of one suite and model up to a run, over those with its speech.
 
     Args:
-        store: which has them.
-        run_id: the last of them.
-        nights: the most of them that are watched.
+        store: the store with the runs.
+        run_id: the last of the runs.
+        nights: the most runs to watch.
         threshold: the least z of a trend.
-        min_effect: a drift of no more than this is none, as `MinEffect.read` takes it.
+        min_effect: the size that a drift must exceed, as accepted by `MinEffect.read`.
 
     Raises:
         UsageError: no such run, or `nights`, `threshold` or `min_effect` is out of range.
@@ -115,13 +115,13 @@ def watch(
             "WHERE this.run_id = $run AND one.created_at >= this.created_at",
             {"run": run_id},
         ).rows[0][0]
-        # To this run and the one before it: more only where later runs are there already.
+        # Up to this run and the one before it: more only if there are later runs already.
         rows = catalogue.report("history", run_id, nights=every + 1, **values).records
     return Watch(run_id, threshold, tuple(_trends(rows, run_id)))
 
 
 def check_trend(nights: int, threshold: float, min_effect: float | str) -> MinEffect:
-    """Check how a trend is sought; the minimum effect as it was read.
+    """Check the parameters of the trend watch, and return the parsed minimum effect.
 
     Raises:
         UsageError: `nights`, `threshold` or `min_effect` is out of range.

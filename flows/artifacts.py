@@ -1,8 +1,8 @@
-"""What a run leaves besides its rows: its log; on Prefect's page its leaderboard, its failures, and its task runs.
+"""What a run produces besides its rows: its log and, in Prefect, its leaderboard, its failures and its task runs.
 
-The log is `logs/<run>.log` in the store: what Prefect, the flow and the libraries say while the run goes on. An
-artifact is a view of the store for whoever looks at the page, and nothing is read back from one. Each key keeps its
-versions, so that the page of a suite's key shows how it went from run to run.
+The log, `logs/<run>.log` in the store, takes the messages of Prefect, the flow and the libraries during the run.
+Artifacts only display the contents of the store, and are never read back. Prefect keeps the versions of each key, so
+the page of a suite's key shows its history from run to run.
 """
 
 import logging
@@ -28,22 +28,22 @@ from emtta_core.store.describe import verdicts_of
 from emtta_core.trend import Watch
 
 MOST_ROWS = 1_000
-"""Of a table; the report itself has all."""
+"""The most rows of a table artifact; the report has all."""
 
 
 def key(kind: str, suite: str) -> str:
-    """An artifact's key: small letters, digits and dashes alone, as Prefect wants them."""
+    """An artifact's key: lower-case letters, digits and dashes only, as Prefect requires."""
     return "-".join(re.findall("[a-z0-9]+", f"{kind} {suite}".lower()))
 
 
 def publish(
     store: Store, run_id: str, prefix: str = "", page: str | None = None, catalogue: Catalogue | None = None
 ) -> None:
-    """Put the leaderboard and the failures of a run on the page of the current flow run, with the way to the rest.
+    """Publish the leaderboard and failures of a run, with commands to see more, as artifacts of the current flow run.
 
-    A page that cannot be written costs no result: what went wrong is logged. `prefix` begins the keys of the artifacts,
-    so that the nights have a history of their own; `page` is where the page on the run lies, if one was written;
-    `catalogue` is one of the run, where the caller has it open.
+    Failures are only logged, as no result depends on artifacts. `prefix` begins the keys of the artifacts, so that
+    nightly runs have a separate history; `page` is the location of the run's page, if one was written; `catalogue` is
+    one of the run, if the caller has it open.
     """
     try:
         suite = store.run(run_id).suite
@@ -51,16 +51,16 @@ def publish(
             opened.cache_rows()
             leaderboard, failures = (opened.report(name, run_id) for name in ("leaderboard", "failures"))
             best = "".join(f"; {verdict}" for verdict in verdicts_of(opened, run_id)[:1])  # of all domains
-        shown = f"; the page on it: {_link(page)}" if page else ""
+        shown = f"; its page: {_link(page)}" if page else ""
         _table(key(f"{prefix} leaderboard", suite), leaderboard, f"WER of {run_id}, %{best}{shown}")
-        _table(key(f"{prefix} failures", suite), failures, f"What is not complete or in error in {run_id}")
+        _table(key(f"{prefix} failures", suite), failures, f"Incomplete cells and utterances in error in {run_id}")
         create_markdown_artifact(_commands(store, run_id, page), key(f"{prefix} report", suite), f"How to see {run_id}")
     except Exception:
         get_run_logger().warning("the artifacts of run %s could not be written", run_id, exc_info=True)
 
 
 def publish_comparison(suite: str, run_id: str, comparison: Comparison | None, watch: Watch | None) -> None:
-    """Put a comparison and the trends on the page of the current flow run; what cannot be written is logged."""
+    """Publish a comparison and the trends as artifacts of the current flow run; failures are only logged."""
     found = [one for one in (comparison, watch) if one is not None]
     if not found:
         return
@@ -79,7 +79,7 @@ def _table(name: str, result: Result, description: str) -> None:
 
 
 def _link(page: str) -> str:
-    # A link to a page in Markdown, with its address to be copied where a browser does not follow it.
+    # A Markdown link to a page, with its address to copy in case the browser does not follow it.
     address = page if "://" in page else Path(page).as_uri()
     return f"[{page}]({address})"
 
@@ -96,7 +96,7 @@ def _commands(store: Store, run_id: str, page: str | None) -> str:
 
 
 class Formatter(SanitizingFormatter, PrefectFormatter):
-    """The layout of a line, which of a flow or a task run has its name, without the passwords of URLs."""
+    """Formats log lines, with the name of the flow or task run if any, and without passwords in URLs."""
 
     def __init__(self) -> None:
         head = "%(asctime)s %(levelname)-7s %(name)s"
@@ -109,7 +109,7 @@ class Formatter(SanitizingFormatter, PrefectFormatter):
 
 @contextmanager
 def also_logging_to(store: Store, run_id: str) -> Iterator[None]:
-    """Send the log records of this process to the log of a run as well, inside the `with` block."""
+    """Send the log records of this process also to the log of a run, inside the `with` block."""
     root, own = logging.getLogger(), logging.getLogger("emtta")
     with store.run_log(run_id) as path:
         handler = logging.FileHandler(path, encoding="utf-8")
@@ -126,16 +126,16 @@ def also_logging_to(store: Store, run_id: str) -> Iterator[None]:
 
 
 RUNS_AT_ONCE = 200
-"""The most task runs that the server gives at once."""
+"""The most task runs that the server returns at once."""
 
 
 def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2) -> bool:
-    """Wait, inside a flow run, until the server shows all of its task runs in a final state, or no longer answers.
+    """Wait, inside a flow run, until all its task runs are in a final state on the server, or it no longer answers.
 
     Args:
-        expected: how many task runs there are.
-        timeout: seconds after which to go on; the store has the results in any case.
-        poll: the most seconds between two looks; the first ones follow each other faster.
+        expected: the number of task runs.
+        timeout: the most seconds to wait; the store has the results in any case.
+        poll: the most seconds between polls; the first ones are closer together.
 
     Returns:
         Whether the server still answers.
@@ -147,7 +147,7 @@ def wait_for_records(expected: int, *, timeout: float = 60.0, poll: float = 0.2)
         except httpx.TransportError as error:
             get_run_logger().warning("Prefect's server no longer answers (%s); the store has all results", error)
             return False
-        # States reach the server as events, some moments after the tasks have ended here.
+        # States reach the server as events, shortly after the tasks have ended here.
         final = sum(run.state is not None and run.state.is_final() for run in runs)
         if final >= expected:
             return True

@@ -1,7 +1,7 @@
-"""The flow that evaluates a run: domains are prepared side by side, and a domain's cells start when it is ready.
+"""The flow that evaluates a run: domains are prepared in parallel, and a domain's cells start once it is ready.
 
-What is to be done is read from the store, never from Prefect's records: a flow that is run again finishes what is
-missing. One task owns its cell, so that a failure costs that cell; a domain that cannot be prepared costs its own.
+The remaining work is read from the store, never from Prefect's records: running a flow again finishes what is missing.
+Each cell is one task, so a failure affects only that cell; a domain that cannot be prepared affects only its own cells.
 """
 
 import queue
@@ -40,10 +40,10 @@ from tasks.cells import evaluate as evaluate_cell
 from tasks.cells import hide_passwords, prepare, retry_options
 
 INTERRUPTED = "Interrupted"
-"""The name of the state in which a run ends that was asked to stop."""
+"""The name of the final state of a run that was asked to stop."""
 
 FAILURES_NAMED = 20
-"""How many failures a state's message names; the report `failures` has all."""
+"""The most failures that a state's message names; the report `failures` has all."""
 
 
 @flow(name="evaluate", flow_run_name="{run_id}", persist_result=False, validate_parameters=True)
@@ -60,29 +60,29 @@ def evaluate(
     runner: Runner = "threads",
     ray_address: str | None = None,
 ) -> State[Any]:
-    """Execute a recorded run: finish what is missing of it.
+    """Execute a recorded run, finishing what is missing.
 
     Args:
         run_id: the run.
         store: the store's location.
-        cells: which cells, as domain, method and seed of each (no seed: None); left out, all.
-        redo: which utterances of the cells: the missing ones, those in error too, or all of them anew.
-        runtime: how cells are executed; left out, as it was recorded.
-        model: the model as its suite names it now, of the same weights; left out, as it was recorded.
-        devices: where cells run, as in `cuda:0,cuda:1`; left out, as the model says.
-        isolation: whether cells run in processes of their own; left out, as the runtime says.
-        runner: processes of this machine, or the machines of a Ray cluster, which must see the store.
-        ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
+        cells: the domain, method and seed (None for no seed) of each cell; by default all cells.
+        redo: which utterances of the cells: the missing ones, also those in error, or all of them again.
+        runtime: how to execute cells; by default as recorded.
+        model: the model as its suite names it now, with the same weights; by default as recorded.
+        devices: where cells run, such as `cuda:0,cuda:1`; by default as the model says.
+        isolation: whether cells run in separate processes; by default as the runtime says.
+        runner: processes on this machine, or the machines of a Ray cluster, which must all reach the store.
+        ray_address: the address of that cluster, such as `HOST:6379`; by default the one this machine belongs to.
 
     Raises:
-        StoreError: another process works on the run, or has taken it over.
-        UsageError: there is no such run; it was planned with another model or by other code; or the runner has no use
-            for an option.
-        EmttaError: the cluster cannot be reached, or does not see the store.
+        StoreError: another process is working on the run, or has taken it over.
+        UsageError: there is no such run; it was planned with another model or by different code; or an option does not
+            apply to the runner.
+        EmttaError: the cluster cannot be reached, or cannot reach the store.
 
     Returns:
-        Completed, or Failed with a message that names each failed cell and the command that finishes just those; a run
-        that was asked to stop by Ctrl-C or SIGTERM likewise, in a state of the type FAILED and the name `Interrupted`.
+        Completed; or Failed, with a message that names failed cells and the command that finishes just those. A run
+        stopped by Ctrl-C or SIGTERM ends likewise, in a state of the type FAILED named `Interrupted`.
     """
     opened = Store.open(store)
     run = load_run(opened, run_id)
@@ -104,7 +104,7 @@ def _execute(
     redo: Redo,
     held: Lease,
 ) -> State[Any]:
-    # 1) link what other runs have done of these cells
+    # 1) link results of other runs for these cells
     wanted = with_whole_streams(run.suite, run.cells, wanted)
     states = cell_states(store, run.run_id)
     lacking = [state.cell for state in states if state.missing and state.cell in wanted]
@@ -119,13 +119,13 @@ def _execute(
     if not todo:
         settle_figures(store, run.run_id, held)
         return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
-    # 2) prepare the domains, and evaluate the cells, on an executor for so many
+    # 2) prepare the domains and evaluate the cells, on an executor for that many cells
     with start(len(todo)) as executor:
         dispatch = Dispatch(run, store, executor, redo, held, reuse)
         channel.publish(_started(run, todo, redo, executor.size))
         failures = dispatch.run_all(todo)
-        answers = wait_for_records(dispatch.records)  # while the processes that send some of them are there
-    # 3) score as the suite says besides, compute the statistics, and say how it ended
+        answers = wait_for_records(dispatch.records)  # while the processes that send some of them still exist
+    # 3) score with the suite's other scorers, compute the statistics, and return the final state
     held.check(store)
     show = (lambda catalogue: publish(store, run.run_id, catalogue=catalogue)) if answers else None
     settle_figures(store, run.run_id, held, show)
@@ -145,12 +145,12 @@ def _started(run: Run, todo: Sequence[CellState], redo: Redo, workers: int) -> S
 
 
 def _check_model(run: Run) -> None:
-    # UsageError where the model has other weights than those that the run was planned with.
+    # Raises UsageError if the model's weights are not those with which the run was planned.
     digest = digest_of(run.suite.model)
     if digest != run.plan.model_digest:
         raise UsageError(
             f"run {run.run_id} was planned with a model of the digest {run.plan.model_digest}, "
-            f"but {run.suite.model.name!r} now has {digest}; begin another run, or bring the model back"
+            f"but {run.suite.model.name!r} now has {digest}; start a new run, or restore the model"
         )
 
 
@@ -159,7 +159,7 @@ def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -
     if len(failures) > FAILURES_NAMED:
         named.append(f"… and {len(failures) - FAILURES_NAMED} more")
     by = channel.stopped_by
-    how = "failed" if by is None else f"are not complete, for it was asked to stop by {by.name}"
+    how = "failed" if by is None else f"are not complete, as it was asked to stop by {by.name}"
     head, tail = f"run {run_id}: {len(failures)} of {wanted} cells {how}", f"finish them with: {command}"
     message = "\n".join([head, *named, tail])
     get_run_logger().error(message)
@@ -167,34 +167,34 @@ def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -
 
 
 NOT_BEGUN = "not begun: the run was asked to stop"
-"""Why a cell is not complete that nothing else is known of."""
+"""Why a cell is not complete, if nothing else is known."""
 
 
 class Dispatch:
-    """The cells of one run on their way through preparation and evaluation."""
+    """Takes the cells of one run through preparation and evaluation."""
 
     def __init__(self, run: Run, store: Store, executor: Executor, redo: Redo, held: Lease, reuse: Reuse) -> None:
-        """Prepare to do cells of a run, whose lease is `held`."""
+        """Set up the dispatch for a run whose lease is `held`."""
         self._run, self._store, self._executor, self._redo = run, store, executor, redo
         self._lease, self._reuse = held, reuse
         self._retries = retry_options(run.suite.runtime)
         self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], tuple[Cell, ...]] = {}
-        self._waiting: dict[tuple[Cell, ...], set[str]] = {}  # for these domains
-        self._same: dict[str, list[Cell]] = {}  # by the id of a cell at work, those of the same id, which wait for it
+        self._waiting: dict[tuple[Cell, ...], set[str]] = {}  # work waiting for these domains
+        self._same: dict[str, list[Cell]] = {}  # by the id of a running cell, the cells of the same id that wait for it
         self._failed: set[str] = set()
         self._complete: set[Cell] = set()
         self._failures: dict[Cell, str] = {}
         self._lost: Counter[tuple[Cell, ...]] = Counter()
-        self.records = 0  # task runs handed to Prefect so far, whose end it will have on record
+        self.records = 0  # task runs passed to Prefect so far, whose end it will record
 
     def run_all(self, states: Sequence[CellState]) -> dict[Cell, str]:
-        """Do these cells, and return those that failed with the reason.
+        """Execute these cells, and return those that failed, each with the reason.
 
-        Of a stream through several domains, all cells are among them. Domains are begun in the order of their first
-        cell. Ctrl-C or SIGTERM lets the cells at work finish their shard, begins no other, and returns; a second one
-        ends at once.
+        They must include all cells of a stream through several domains. Domains are begun in the order of their first
+        cell. Ctrl-C or SIGTERM lets running cells finish their shard, begins no others, and returns; a second signal
+        stops immediately.
         """
         cells = [state.cell for state in states]
         self._failed = {state.cell.domain for state in states if state.has_failed}
@@ -204,12 +204,11 @@ class Dispatch:
         self._waiting = {work: {cell.domain for cell in work} for work in works_of(self._run.suite, cells)}
         waiting, ready = deque(domains), deque[tuple[Cell, ...]]()
         runtime = self._run.suite.runtime
-        # Tasks end and signals arrive in other threads or between any two lines: both come through one queue, so that
-        # this thread alone changes what is begun.
+        # Tasks end and signals arrive in other threads or between any two lines: both go through one queue, so that
+        # only this thread changes what has begun.
         with _interrupts(self._ended.put):
             while waiting or ready or self._preparing or self._evaluating:
-                # Preparing takes cores and evaluating devices: each is kept as busy as it may be, whatever the other
-                # does.
+                # Preparation uses cores, and evaluation devices: each is kept as busy as possible, independently.
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
                 while ready and len(self._evaluating) < self._executor.size:
@@ -228,7 +227,7 @@ class Dispatch:
     def _prepare(self, cell: Cell) -> None:
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
-        # Where a cell failed before, its audio may have been at fault: utterances in error are prepared once more.
+        # If a cell failed before, its audio may have been the cause: utterances in error are prepared again.
         again = cell.domain in self._failed
         future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit, again)
         self._preparing[future] = cell.domain
@@ -247,7 +246,7 @@ class Dispatch:
         future.add_done_callback(self._ended.put)
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[tuple[Cell, ...]]:
-        # What can begin now that the preparation of a domain with these cells has ended: nothing of it where it failed.
+        # The work that can begin now that the preparation of a domain with these cells has ended; none if it failed.
         domain, error = cells[0].domain, error_of(future)
         if error is None:
             done: Prepared = future.result()
@@ -264,7 +263,7 @@ class Dispatch:
         return []
 
     def _begun_by(self, domain: str, cells: Collection[Cell]) -> list[tuple[Cell, ...]]:
-        # What can begin of cells of this domain, which is prepared: a stream when it was the last of its domains.
+        # The work of this prepared domain that can begin; a stream, once the last of its domains is prepared.
         ready = []
         for work, lacking in self._waiting.items():
             lacking.discard(domain)
@@ -274,8 +273,8 @@ class Dispatch:
         return ready
 
     def _one_of_each(self, works: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
-        # Of cells that are the same work, as where a sweep has a method's own value, one begins; its results are those
-        # of the others.
+        # Among cells that are the same work (for example if a sweep includes a method's own value), one begins, and the
+        # others reuse its results.
         begun = []
         for work in works:
             cell = work[0]
@@ -287,8 +286,8 @@ class Dispatch:
         return begun
 
     def _not_reused(self, cells: list[Cell]) -> list[Cell]:
-        # Link what has been done of the utterances of a corpus by other runs, or by other cells of this one, and return
-        # the cells that still have some to do.
+        # Link results for the utterances of a corpus from other runs, or from other cells of this one, and return the
+        # cells that still have utterances to do.
         found = self._reuse.of_utterances(cells)
         if not found:
             return cells
@@ -300,25 +299,25 @@ class Dispatch:
         return [cell for cell in cells if cell not in self._complete]
 
     def _evaluated(self, future: PrefectFuture[Any], work: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
-        # Note how the evaluation of cells has ended, and return them where they are to go on: their task run was lost.
+        # Record how the evaluation of cells ended; return them if they must continue as their task run was lost.
         error = self._executor.error_of(future)
         if error is None:
             self._complete.update(work)
             return self._released(work)
         done: set[Cell] = set()
-        if len(work) > 1:  # of a stream, the cells before the one at fault
+        if len(work) > 1:  # in a stream, the cells before the failed one
             done = {state.cell for state in cell_states(self._store, self._run.run_id) if state.complete}
         self._complete |= done.intersection(work)
         self._failures |= {cell: describe(error) for cell in work if cell not in done}
         if isinstance(error, LostTaskError):
-            self.records -= 1  # Prefect's record of it stays open
+            self.records -= 1  # Prefect's record of it remains open
             self._lost[work] += 1
             if self._lost[work] <= self._run.suite.runtime.retries and not channel.stopping():
                 return [work]
         return self._released(work)
 
     def _released(self, work: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
-        # What can begin of the cells that waited for this work: nothing of those whose utterances it has all done.
+        # The cells that waited for this work and can begin, except those whose utterances it has all done.
         same = self._same.pop(work[0].cell_id, [])
         left = self._not_reused(same) if same else []
         return [] if channel.stopping() else self._one_of_each([(cell,) for cell in left])
@@ -326,16 +325,16 @@ class Dispatch:
 
 @contextmanager
 def _interrupts(notify: Callable[[signal.Signals], None]) -> Iterator[None]:
-    # Call `notify` at the first Ctrl-C or SIGTERM; the second raises an exception as usual. An exception could strike
-    # anywhere, Prefect's own code included, where it is lost or leaves something half done. Signals come to the main
-    # thread alone; in another nothing is changed.
+    # Call `notify` on the first Ctrl-C or SIGTERM; the second raises an exception as usual. An exception could occur
+    # anywhere, even inside Prefect, where it may be lost or leave something half done. Only the main thread receives
+    # signals; in any other, nothing is changed.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def first(number: int, _frame: FrameType | None) -> None:
-        # From now on a second signal does what it usually does, so that nobody has to wait for a shard.
+        # From now on, a second signal has its usual effect, so that the user need not wait for a shard.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, usual[signal.SIGTERM])
         notify(signal.Signals(number))

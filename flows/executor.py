@@ -1,4 +1,4 @@
-"""What executes the cells of a run: processes of this machine, this very process, or the machines of a cluster."""
+"""Executors for the cells of a run: processes on this machine, this process, or the machines of a cluster."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,27 +19,27 @@ from flows.runner import Runner, check_runner
 
 
 class LostTaskError(WorkerLostError):
-    """A task run was lost with its process, so that Prefect could not try it again."""
+    """A task run was lost with its process, so Prefect could not retry it."""
 
 
 class Executor(Protocol):
-    """Executes cells, each as a run of the task that owns it."""
+    """Executes cells, each as a task run."""
 
     size: int
-    """Cells at once."""
+    """The number of cells executed at once."""
 
     def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
         """Submit a cell."""
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
+        """The error that ended a finished cell, None if it is complete; after a `LostTaskError` it may be resumed."""
 
 
 class Threads:
-    """Threads of the flow, each of which has a cell done and waits for it."""
+    """Threads of the flow, each of which executes one cell and waits for it."""
 
     def __init__(self, execute: Callable[[Job], CellReport], size: int) -> None:
-        """Have cells done by `execute`, `size` at once."""
+        """Execute cells with `execute`, `size` at once."""
         self._execute, self.size = execute, size
 
     def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
@@ -47,7 +47,7 @@ class Threads:
         return task.submit(job, self._execute)
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """What ended a cell that is over, none where it is complete."""
+        """The error that ended a finished cell, None if it is complete."""
         return error_of(future)
 
 
@@ -61,13 +61,13 @@ def start_executor(
     isolation: Isolation | None,
     cells: int,
 ) -> Iterator[Executor]:
-    """Yield the executor of so many cells of a run; after the `with` block its processes are gone.
+    """Yield an executor for the given number of cells of a run; its processes end with the `with` block.
 
-    Options that are left out are as the run's suite says.
+    Omitted options default to the run's suite.
 
     Raises:
-        UsageError: the runner has no use for an option, or there is no such device.
-        EmttaError: the runner's package is missing, or its cluster is not fit for the run.
+        UsageError: an option does not apply to the runner, or there is no such device.
+        EmttaError: the runner's package is missing, or its cluster cannot execute the run.
     """
     check_runner(runner, ray_address, devices, isolation)
     if runner == "ray":
@@ -86,7 +86,7 @@ def start_executor(
 
 
 def error_of(future: PrefectFuture[Any]) -> BaseException | None:
-    """What ended a task run that is over, none where it succeeded; a crash counts as well as an exception."""
+    """The error, exception or crash, that ended a finished task run; None if it succeeded."""
     future.wait()  # until then its state is stale
     try:
         future.result(raise_on_failure=True)

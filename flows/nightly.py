@@ -1,4 +1,4 @@
-"""The flow for each night: evaluate a suite afresh, compact its run, compare it with the last; and its schedule."""
+"""The nightly flow: evaluate a suite as a new run, compact it, compare it with the last one; and its schedule."""
 
 import asyncio
 import difflib
@@ -41,58 +41,58 @@ from tasks.cells import hide_passwords
 
 
 def timezone_of(name: str) -> ZoneInfo:
-    """The time zone called `name`, as in `Europe/Berlin`; UsageError naming those that are like it."""
+    """The time zone `name`, such as `Europe/Berlin`; raises a UsageError that suggests similar names."""
     known = available_timezones()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["UTC", "Europe/Berlin", "America/New_York"]
-        raise UsageError(f"unknown time zone {name!r}; the names are those of the IANA database, as {', '.join(near)}")
+        raise UsageError(f"unknown time zone {name!r}; use a name of the IANA database, such as {', '.join(near)}")
     return ZoneInfo(name)
 
 
 FIELDS = "minute hour day-of-month month day-of-week"
-"""What a cron expression says, in this order."""
+"""The fields of a cron expression, in order."""
 
 
 def next_runs(cron: str, timezone: str, count: int, after: datetime | None = None) -> list[datetime]:
     """When the next runs of a schedule are due, in its time zone.
 
     Args:
-        cron: as in `0 4 * * *`.
-        timezone: as in `Europe/Berlin`; the hour is kept where its clocks change.
-        count: how many.
-        after: none before this; now by default.
+        cron: a cron expression such as `0 4 * * *`.
+        timezone: a time zone such as `Europe/Berlin`; the hour stays the same across daylight-saving changes.
+        count: the number of runs.
+        after: only runs after this time; now by default.
 
     Raises:
-        UsageError: no cron expression, one that never comes, or no such time zone.
+        UsageError: the cron expression is invalid or never due, or there is no such time zone.
     """
     zone = timezone_of(timezone)
     if len(cron.split()) != len(FIELDS.split()) and not cron.startswith("@"):
         raise UsageError(
-            f"the cron expression {cron!r} has {len(cron.split())} fields and not 5: {FIELDS}; as in '0 4 * * *', "
-            "each night at four"
+            f"the cron expression {cron!r} has {len(cron.split())} fields, not 5: {FIELDS}; an example is '0 4 * * *', "
+            "every night at four"
         )
     try:
         schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise UsageError(
-            f"the cron expression {cron!r} does not hold: {reason}; its fields are {FIELDS}, as in '0 4 * * *'"
+            f"the cron expression {cron!r} is invalid: {reason}; its fields are {FIELDS}, as in '0 4 * * *'"
         ) from error
     try:
         dates = asyncio.run(schedule.get_dates(count, start=after))
     except ValueError as error:
-        raise UsageError(f"the cron expression {cron!r} never comes: {error}") from error
+        raise UsageError(f"the cron expression {cron!r} is never due: {error}") from error
     return [date.astimezone(zone) for date in dates]
 
 
 REGRESSED = "Regressed"
-"""The name of the state in which a night ends whose results are there, and worse."""
+"""The name of the final state of a complete night with worse results."""
 
 EVENT = "emtta.wer.regressed"
-"""What an automation listens for."""
+"""The event to which an automation reacts."""
 
 REGRESSIONS_NAMED = 50
-"""How many figures the event and the state's message name; the comparison has all."""
+"""The most figures that the event and the state's message name; the comparison has all."""
 
 
 def _flow_run_name() -> str:
@@ -100,12 +100,12 @@ def _flow_run_name() -> str:
     suite = str(parameters["suite"])
     try:
         return f"{load_suite(suite).name}-{_date(str(parameters['timezone']))}"
-    except EmttaError:  # which the flow itself will say
+    except EmttaError:  # the flow itself reports the error
         return Path(suite).stem
 
 
 class _Ended(logging.Filter):
-    """Has Prefect log in one line an end that the flow has chosen, which is nothing unexpected and has no traceback."""
+    """Reduces Prefect's log record of a final state chosen by the flow to one line without a traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], FailedRun):
@@ -138,26 +138,26 @@ def nightly(
     Args:
         suite: the name of a shipped suite, or the path of a suite file.
         store: the store's location.
-        timezone: of the run's date, as in `Europe/Berlin`.
-        baseline: the run to compare with; left out, the last complete one that heard the same speech.
-        alpha: a change is significant with a p of at most this.
-        min_effect: and only where it is larger than this, points of WER, or a share of the baseline's, as in `2%`.
-        trend_nights: a trend is sought over at most so many nights.
+        timezone: the time zone of the run's date, such as `Europe/Berlin`.
+        baseline: the run to compare with; by default, the last complete one with the same speech.
+        alpha: the largest p of a significant change.
+        min_effect: the size that a change must exceed: points of WER, or a share of the baseline's, such as `2%`.
+        trend_nights: the most nights over which to look for a trend.
         trend_threshold: the least z of a trend.
-        devices: where cells run; left out, as the suite says.
-        isolation: whether cells run in processes of their own; left out, as the suite says.
-        runner: processes of this machine, or the machines of a Ray cluster, which must see the store.
-        ray_address: of that cluster, as in `HOST:6379`; left out, the one that this machine belongs to.
+        devices: where cells run; by default as the suite says.
+        isolation: whether cells run in separate processes; by default as the suite says.
+        runner: processes on this machine, or the machines of a Ray cluster, which must all reach the store.
+        ray_address: the address of that cluster, such as `HOST:6379`; by default the one this machine belongs to.
 
     Raises:
         UsageError: no such suite, time zone or baseline, a mistake in the suite, a threshold out of range, or an
-            option that the runner has no use for.
-        StoreError: the store cannot be written, or another process works on the run.
+            option that does not apply to the runner.
+        StoreError: the store cannot be written, or another process is working on the run.
 
     Returns:
-        Completed; Failed where cells failed or a given baseline cannot be compared with; or a state of the type FAILED
-        and the name `Regressed`, where all is there and a figure is significantly worse, or tonight has the first alarm
-        of a trend, or `Interrupted`, where the night was asked to stop.
+        Completed; Failed if cells failed or the given baseline cannot be compared; or a state of the type FAILED named
+        `Regressed` if the run is complete and a figure is significantly worse or a trend raises its first alarm, or
+        named `Interrupted` if the night was asked to stop.
     """
     check_runner(runner, ray_address, devices, isolation)
     date = _date(timezone)
@@ -165,7 +165,7 @@ def nightly(
     check_trend(trend_nights, trend_threshold, min_effect)
     opened = Store.open(store, create=True)
     if baseline is not None:
-        opened.run(baseline)  # a night that cannot be compared with it is not begun
+        opened.run(baseline)  # raises, before anything begins, if there is no such run
     loaded = load_suite(suite).measured_anew()
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     for remark in night.plan.remarks:
@@ -196,16 +196,16 @@ def _concluded(
     thresholds: _Thresholds,
     parameters: dict[str, str],
 ) -> State[Any]:
-    # 1) an evaluation that was stopped is compared when it has gone on; now there may be no time
+    # 1) a stopped evaluation is compared once it has been finished, as there may be no time now
     if ended.is_cancelled() or not ended.is_final():
         resume = store.command("rerun", night.run_id)
         return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
     stopped = ended.result(raise_on_failure=False)
-    if isinstance(stopped, BaseException):  # not what a cell met, but what stopped the flow
+    if isinstance(stopped, BaseException):  # an error that stopped the flow, not one of a cell
         raise stopped
     if ended.name == INTERRUPTED:
         return Failed(name=INTERRUPTED, message=ended.message)
-    # 2) compact the run, compare it with one before and look for a trend over many, and publish all
+    # 2) compact the run, compare it with an earlier one, look for a trend, and publish the findings
     if ended.is_completed():
         _compact(store, night.run_id)
     found = _compare(store, night.run_id, baseline, thresholds)
@@ -227,32 +227,32 @@ def _concluded(
     if baseline is not None and compared is None:
         get_run_logger().error(message)
         return Failed(message=message)
-    if trends.worse:  # told as a regression on the night that it began
+    if trends.worse:  # reported as a regression on the night it began
         get_run_logger().warning(trends.summary)
     return Completed(message=message)
 
 
 def _date(timezone: str) -> str:
-    # The date for which this flow run was scheduled, which a late start does not change.
+    # The date for which this flow run was scheduled, even if it starts late.
     scheduled: datetime = flow_run.get_scheduled_start_time()
     return scheduled.astimezone(timezone_of(timezone)).date().isoformat()
 
 
 def _page(store: Store, run_id: str) -> str | None:
-    # Write the page on a night beside its log, and return where it lies; one that cannot be made is logged.
+    # Write the page of a night beside its log, and return its location; a failure is logged.
     try:
         return store.write_beside_log(run_id, "html", make_page(store, run_id).html)
     except Exception:
-        get_run_logger().warning("the page on %s could not be written", run_id, exc_info=True)
+        get_run_logger().warning("the page of %s could not be written", run_id, exc_info=True)
         return None
 
 
 def _compact(store: Store, run_id: str) -> None:
-    # Put the many small files of a run into few, by which a store of many nights stays fast; what fails is logged.
+    # Compact the run, which keeps a store of many nights fast; a failure is logged.
     try:
         compact(store, run_id)
     except EmttaError as error:
-        get_run_logger().warning("run %s is complete, and was not compacted: %s", run_id, error)
+        get_run_logger().warning("run %s is complete, but was not compacted: %s", run_id, error)
 
 
 def _compare(store: Store, run_id: str, baseline: str | None, thresholds: _Thresholds) -> Comparison | str:
@@ -264,7 +264,7 @@ def _compare(store: Store, run_id: str, baseline: str | None, thresholds: _Thres
             refusals.append(str(error))
     if refusals:
         return f"not compared: {refusals[0]}"
-    return "not compared: there is no complete run of this suite and model before it"
+    return "not compared: there is no earlier complete run of this suite and model"
 
 
 def _watch(store: Store, run_id: str, thresholds: _Thresholds) -> Watch:
@@ -278,7 +278,7 @@ def _watch(store: Store, run_id: str, thresholds: _Thresholds) -> Watch:
 
 
 def _emit(night: Run, found: Comparison | None, trends: Watch, parameters: dict[str, str], *, given: bool) -> None:
-    # Emit the event of a regression for Prefect's automations; `parameters` name the suite and the store.
+    # Emit the regression event for Prefect's automations; `parameters` name the suite and the store.
     opened, suite = Store.open(parameters["store"]), night.suite
     payload: dict[str, Any] = {"baseline": None, "regressions": [], "summary": trends.summary}
     command = opened.command("report", "history", "--run", night.run_id)
@@ -320,7 +320,7 @@ def _describe(change: Change) -> str:
 
 
 def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) -> None:
-    """Serve the deployment `nightly/<name>` until Ctrl-C, one run at a time, each in a process of its own.
+    """Serve the deployment `nightly/<name>` until Ctrl-C, one run at a time, each in a separate process.
 
     Raises:
         UsageError: no server is configured (Prefect's temporary one schedules nothing), or the name is taken.
@@ -336,7 +336,7 @@ def serve(name: str, cron: str, timezone: str, parameters: Mapping[str, Any]) ->
 
 
 def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
-    # Refuse the name of a deployment that does something else: serving it would take it over.
+    # Refuse the name of a deployment that does something else, which serving would overwrite.
     with get_client(sync_client=True) as client:
         try:
             found = client.read_deployment_by_name(f"{nightly.name}/{name}")
@@ -349,6 +349,6 @@ def _refuse_taken(name: str, parameters: Mapping[str, Any]) -> None:
     else:
         return
     raise UsageError(
-        f"the deployment {nightly.name}/{name} is there already and {what}; choose another name, for example: "
+        f"the deployment {nightly.name}/{name} already exists and {what}; choose another name, for example: "
         f"--name {name}-2, or delete it: prefect deployment delete {nightly.name}/{name}"
     )

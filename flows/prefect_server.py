@@ -1,11 +1,11 @@
-"""The Prefect server that flows report to: the one that is configured, or a temporary one that ends with its owner.
+"""The Prefect server that flows report to: the configured one, or a temporary one that ends with its owner.
 
-The process of a temporary server serves on a listening socket that it is given, until standard input ends.
+A temporary server's process serves on a listening socket that it inherits, until its standard input ends.
 
-Prefect can start a temporary server by itself, but not before a client asks for one, for which it first imports the
-whole server; then it waits. Begun here, the server comes up while the process that needs it imports and plans, on a
-port that is taken already. Ctrl-C does not reach it, it does not stay behind when its owner is killed, and it answers
-its owner alone: it has a password, and allows no other origin and no other host name.
+Prefect can start a temporary server itself, but only when a client requests one, and then it imports the whole server
+and waits. Started here, the server comes up while the process that needs it imports and plans, on a port that is
+already reserved. Ctrl-C does not reach it, it does not outlive a killed owner, and it answers only its owner: it has a
+password, and allows no other origin or host name.
 """
 
 import asyncio
@@ -32,24 +32,24 @@ from emtta_core.errors import EmttaError, UsageError
 from emtta_core.network import LOCAL, proxy_of
 
 GRACE = 5.0
-"""Seconds in which a server that is told to end does so by itself."""
+"""Seconds in which a server that was asked to end should do so."""
 
 HOST = "127.0.0.1"
 
 START = "from emtta_core.entry import settle_process; settle_process(); from flows.prefect_server import main; main()"
-"""The program of a temporary server's process, whose argument is the number of its socket."""
+"""The program of a temporary server's process; its argument is the number of the socket."""
 
 _CAUSE = re.compile(r"^[\w.]+(Error|Exception|Warning)\b.*:")
-"""A line of a log that says why, as a traceback ends."""
+"""A log line that gives the cause, such as the last line of a traceback."""
 
 
 @contextmanager
 def serving(log: Path) -> Iterator[Callable[[], None]]:
-    """Have Prefect use the configured server inside the `with` block, or where there is none a temporary one.
+    """Make Prefect use the configured server inside the `with` block or, if there is none, a temporary one.
 
-    Yields what waits until it answers, or raises an `EmttaError`. Until then a temporary server comes up while the
-    block does what needs none. It stays until this process exits: what Prefect has not sent yet it sends then. Its
-    output goes to `log`.
+    Yields a function that waits until the server answers, or raises an `EmttaError`. A temporary server starts while
+    the block does work that does not need it. It runs until this process exits, when Prefect sends what it has not sent
+    yet. Its output goes to `log`.
 
     Raises:
         EmttaError: Prefect's home, where a temporary server keeps its records, cannot be written.
@@ -72,8 +72,8 @@ def serving(log: Path) -> Iterator[Callable[[], None]]:
     settings = {
         PREFECT_API_URL: server.url,
         PREFECT_API_AUTH_STRING: server.auth,
-        PREFECT_UI_URL: "",  # it has no pages; otherwise Prefect would log the address of one
-        # No automation waits for heartbeats there, and a flow ends up to a second later for the thread that sends them.
+        PREFECT_UI_URL: "",  # it has no UI; otherwise Prefect would log links to it
+        # No automation waits for heartbeats there, and the thread that sends them may delay a flow's end by a second.
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
     with temporary_settings(settings):
@@ -81,7 +81,7 @@ def serving(log: Path) -> Iterator[Callable[[], None]]:
 
 
 def writable_home() -> Path:
-    """Prefect's home, made where it is missing.
+    """Prefect's home, created if missing.
 
     Raises:
         EmttaError: it cannot be written.
@@ -95,7 +95,7 @@ def writable_home() -> Path:
     except OSError as error:
         instead = Path(tempfile.gettempdir()) / f"prefect-{os.getuid()}"
         raise EmttaError(
-            f"Prefect's home {home} cannot be written ({error.strerror}); name a folder that can: "
+            f"Prefect's home {home} is not writable ({error.strerror}); name a folder that is: "
             f"export PREFECT_HOME={shlex.quote(str(instead))}"
         ) from error
     return home
@@ -105,31 +105,31 @@ def configured_url() -> str:
     """The address of the configured server.
 
     Raises:
-        UsageError: none is configured, or what is configured is no address.
+        UsageError: none is configured, or the configured value is not an address.
     """
     from prefect.settings import PREFECT_API_URL
 
     url: str | None = PREFECT_API_URL.value()
     if not url:
         raise UsageError(
-            "no Prefect server is named; start one with: emtta server --background, and name it with: "
+            "no Prefect server is configured; start one with: emtta server --background, and configure it with: "
             f"export PREFECT_API_URL=http://{HOST}:4200/api"
         )
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UsageError(
-            f"PREFECT_API_URL={url} is no address of a Prefect server; write it as http://HOST:PORT/api, for example: "
+            f"PREFECT_API_URL={url} is not a Prefect server's address; write it as http://HOST:PORT/api, for example: "
             f"export PREFECT_API_URL=http://{HOST}:4200/api"
         )
     return url
 
 
 def reach() -> None:
-    """Reach the configured server.
+    """Check that the configured server can be reached.
 
     Raises:
         UsageError: none is configured, or its address is wrong.
-        EmttaError: it does not answer, or refuses this client.
+        EmttaError: it does not answer, or rejects this client.
     """
     from prefect import get_client
     from prefect.client.base import ServerType
@@ -137,7 +137,7 @@ def reach() -> None:
     url = configured_url()
     with get_client(sync_client=True) as client:
         try:
-            cloud = client.server_type is ServerType.CLOUD  # which tells no version
+            cloud = client.server_type is ServerType.CLOUD  # which does not report a version
             answer = client._client.get("/health" if cloud else "/admin/version")
             if not cloud and not isinstance(answer.json(), str):
                 raise ValueError("the answer is not Prefect's")
@@ -149,7 +149,7 @@ def _unreached(url: str, error: Exception) -> EmttaError:
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
     if status in (401, 403):
         return EmttaError(
-            f"Prefect's server {url} refuses this client ({status}); set the server's password with: "
+            f"Prefect's server {url} rejects this client ({status}); set the server's password with: "
             "export PREFECT_API_AUTH_STRING=USER:PASSWORD (for Prefect Cloud: export PREFECT_API_KEY=KEY)"
         )
     api = urlunsplit(urlsplit(url)._replace(path="/api", query="", fragment=""))
@@ -159,20 +159,20 @@ def _unreached(url: str, error: Exception) -> EmttaError:
     if proxy is not None:
         host = urlsplit(url).hostname
         return EmttaError(
-            f"Prefect's server {url} cannot be reached through the proxy {proxy}: {error}; where it is to be reached "
-            f"without one: export NO_PROXY={host}"
+            f"Prefect's server {url} cannot be reached through the proxy {proxy}: {error}; to reach it without the "
+            f"proxy: export NO_PROXY={host}"
         )
     if not isinstance(error, httpx.TransportError):
         return UsageError(
-            f"what answers at PREFECT_API_URL={url} is no Prefect server ({str(error).splitlines()[0]}); name the "
-            f"server's address, for example: export PREFECT_API_URL=http://{HOST}:4200/api"
+            f"the server at PREFECT_API_URL={url} is not a Prefect server ({str(error).splitlines()[0]}); set the "
+            f"right address, for example: export PREFECT_API_URL=http://{HOST}:4200/api"
         )
     parts = urlsplit(url)
     local = parts.hostname in LOCAL
     start = f"start it with: emtta server --background --port {parts.port or 80}" if local else "start it"
     return EmttaError(
-        f"Prefect's server {url} does not answer: {error}; {start}, or have a temporary one: unset PREFECT_API_URL "
-        "(`prefect config unset PREFECT_API_URL` where a profile has it)"
+        f"Prefect's server {url} does not answer: {error}; {start}, or use a temporary one: unset PREFECT_API_URL "
+        "(`prefect config unset PREFECT_API_URL` if a profile sets it)"
     )
 
 
@@ -183,21 +183,21 @@ def _is_prefect(api: str) -> bool:
 
 
 class TemporaryServer:
-    """A server of this process's own, which ends at this process's exit."""
+    """A server that belongs to this process and ends when it exits."""
 
     def __init__(self, log: Path):
-        """Begin it; `log` takes its output."""
-        self.auth = f"emtta:{secrets.token_urlsafe(24)}"  # user name and password, without which it does not answer
+        """Start the server; `log` takes its output."""
+        self.auth = f"emtta:{secrets.token_urlsafe(24)}"  # the user name and password that it requires
         with socket.create_server((HOST, 0)) as listener, log.open("ab") as output:
             origin = f"http://{HOST}:{listener.getsockname()[1]}"
-            self.url = f"{origin}/api"  # the address of its API
+            self.url = f"{origin}/api"  # the URL of its API
             self._log = log
             proxies = {"http_proxy", "https_proxy", "all_proxy"}
             inherited = {name: value for name, value in os.environ.items() if name.lower() not in proxies}
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", START, str(listener.fileno())],
                 env={
-                    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # a second of a new database's start, for nothing
+                    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # unused, and delays the first start by a second
                     **inherited,
                     "PREFECT_SERVER_API_AUTH_STRING": self.auth,
                     "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
@@ -208,11 +208,11 @@ class TemporaryServer:
                 pass_fds=[listener.fileno()],
                 process_group=0,  # a terminal sends Ctrl-C to the group of its command
             )
-        # Prefect sends what it has not yet sent at exit, by handlers that come in later and so are called before.
+        # At exit, Prefect sends what is left through handlers registered later, which therefore run earlier.
         atexit.register(self.end)
 
     def wait(self, timeout: float) -> None:
-        """Wait until it answers, `timeout` seconds at most.
+        """Wait at most `timeout` seconds until it answers.
 
         Raises:
             EmttaError: it does not.
@@ -221,7 +221,7 @@ class TemporaryServer:
             httpx.get(f"{self.url}/health", timeout=timeout, trust_env=False).raise_for_status()
         except httpx.TimeoutException as error:
             raise EmttaError(
-                f"Prefect's temporary server did not start in {timeout:.0f} s; give it more, for example: "
+                f"Prefect's temporary server did not start in {timeout:.0f} s; allow more time, for example: "
                 f"export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=600; its log ends with: {self._cause()}"
             ) from error
         except httpx.HTTPError as error:
@@ -231,7 +231,7 @@ class TemporaryServer:
             ) from error
 
     def end(self) -> None:
-        """End it."""
+        """End the server."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.terminate()
@@ -245,7 +245,7 @@ class TemporaryServer:
         return next((line for line in reversed(lines) if _CAUSE.match(line)), lines[-1] if lines else "nothing")
 
     def _gone(self, patience: float) -> bool:
-        # Whether its process ends in so many seconds.
+        # Whether its process ends within this many seconds.
         try:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -254,9 +254,9 @@ class TemporaryServer:
 
 
 def make_database() -> None:
-    """Make the database in Prefect's home, or bring it up to date; of several processes one does, and the others wait.
+    """Create or migrate the database in Prefect's home; one process does it at a time, and the others wait.
 
-    Prefect itself takes no lock: two servers that start with one new home disturb each other.
+    Prefect itself takes no lock: two servers that start with the same new home interfere with each other.
     """
     from filelock import FileLock
     from prefect.server.database import provide_database_interface
@@ -282,7 +282,7 @@ def main() -> None:
 
 
 def _end_with_owner() -> None:
-    # End this process once its standard input has ended, gracefully if that goes.
+    # End this process once its standard input has ended, gracefully if possible.
     sys.stdin.read()
     threading.Timer(GRACE, os._exit, [1]).start()
     os.kill(os.getpid(), signal.SIGTERM)

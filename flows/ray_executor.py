@@ -1,6 +1,6 @@
-"""Cells on the machines of a Ray cluster, as runs of the task on Prefect's `RayTaskRunner`.
+"""Execute cells on the machines of a Ray cluster, as task runs on Prefect's `RayTaskRunner`.
 
-Domains are prepared by the flow itself: their corpora lie where the flow is, and only the store is everywhere.
+The flow itself prepares the domains: their corpora are on its machine, and only the store is accessible everywhere.
 """
 
 import os
@@ -37,37 +37,37 @@ from emtta_core.worker.ray import Mailbox, Message, Taken, check_machine, execut
 from flows.executor import LostTaskError, error_of
 
 POLL = 0.2
-"""Seconds between two looks into the mailbox."""
+"""Seconds between polls of the mailbox."""
 CONNECT_TIMEOUT = 10.0
-"""Seconds in which the head of a cluster must answer; Ray itself would wait minutes."""
+"""Seconds in which the head of a cluster must answer; Ray itself would wait for minutes."""
 CHECK_TIMEOUT = 300.0
-"""Seconds in which a machine must say that it sees the store: time for its first Python process to start."""
+"""Seconds in which a machine must confirm that it can reach the store: time for its first Python process to start."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """A cell that has been given to the cluster, and what its worker has told so far."""
+    """A cell submitted to the cluster, and what its worker has reported so far."""
 
     job: Job
     future: "PrefectRayFuture[CellReport]"
     begun: Begun
     taken: Taken | None = None
     taken_at: float = 0.0
-    ended: str | None = None  # why it was ended from here
+    ended: str | None = None  # why this process ended it
 
 
 class RayExecutor:
-    """The machines of a Ray cluster: a cell takes a GPU, or a CPU where the model runs on CPUs."""
+    """The machines of a Ray cluster: a cell takes a GPU, or a CPU if the model runs on CPUs."""
 
     def __init__(self, run: Run, store: Store, address: str | None, cells: int) -> None:
-        """Have cells of a run done.
+        """Set up the executor for a run.
 
         Args:
-            run: which.
-            store: where; every machine of the cluster must see it.
-            address: of the cluster, as in `HOST:6379`; None: the one that this machine belongs to, else a cluster of
-                this machine alone, for the run.
-            cells: how many there are to do.
+            run: the run.
+            store: the store; every machine of the cluster must be able to reach it.
+            address: the cluster's address, such as `HOST:6379`; None: the one this machine belongs to, or a temporary
+                cluster of only this machine.
+            cells: the number of cells to execute.
         """
         self._run, self._store, self._address = run, store, address or os.environ.get("RAY_ADDRESS")
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -82,15 +82,14 @@ class RayExecutor:
                 self._server = str(client.api_url).rstrip("/")
             self._options = self._choose_devices()
             self._check_machines()
-            # Where its machine is lost, Ray begins it again on another.
+            # If its machine is lost, Ray starts it again on another.
             self._mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_restarts=-1).remote()
             stack.callback(ray.kill, self._mailbox)
             listener = threading.Thread(target=self._listen, name="emtta-ray", daemon=True)
             listener.start()
             stack.callback(listener.join)
             stack.callback(self._over.set)
-            # All is there: from here on it is left in `__exit__`; where a step before this failed, at the end of this
-            # block.
+            # Setup is complete: from here on `__exit__` cleans up; had a step failed, the end of this block would have.
             self._stack = stack.pop_all()
         return self
 
@@ -103,7 +102,7 @@ class RayExecutor:
         """Submit a cell."""
         placed = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
         do = partial(execute, self._mailbox)
-        # Without the address a worker would start a temporary server of its own.
+        # Without the address, a worker would start its own temporary server.
         with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
             work = _Work(placed, self._runner.submit(task, {"job": placed, "execute": do}), Begun(placed))
             self._work[work.future] = work
@@ -111,8 +110,8 @@ class RayExecutor:
         return future
 
     def error_of(self, future: PrefectFuture[CellReport]) -> BaseException | None:
-        """What ended a cell that is over, none where it is complete; after a `LostTaskError` it may go on."""
-        # What its worker told before the end may still lie in the mailbox, and says how the cell ended.
+        """The error that ended a finished cell, None if it is complete; after a `LostTaskError` it may be resumed."""
+        # The mailbox may still hold the worker's last messages, which say how the cell ended.
         error = error_of(future)
         self._exchange()
         with self._lock:
@@ -125,7 +124,7 @@ class RayExecutor:
             work.begun.fail(self._store, lost, channel.publish, device)
             _report_crash(future, lost)
             return lost
-        untold = work.begun.untold  # its worker's word was lost with a mailbox
+        untold = work.begun.untold  # its worker's messages were lost with a mailbox
         for cell in untold if error is None or len(untold) == len(work.job.cells) else ():
             report = future.result() if error is None else None
             done = 0 if report is None else report.done + report.reused
@@ -142,27 +141,28 @@ class RayExecutor:
         return error
 
     def _choose_devices(self) -> dict[str, Any]:
-        # What a cell takes of the cluster, and how many there can be at once; UsageError where the cluster has none of
-        # it.
+        # The resources that a cell takes, and how many cells can run at once; raises UsageError if the cluster lacks
+        # them.
         found, wanted = ray.cluster_resources(), self._run.suite.model.device
         cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
         on_gpu = gpus > 0 if wanted == "auto" else wanted.startswith("cuda")
         if cpus == 0 or (on_gpu and gpus == 0):
             raise UsageError(
-                f"the suite's model.device is {wanted!r}, and Ray's cluster has {cpus} CPUs and {gpus} GPUs for its "
+                f"the suite's model.device is {wanted!r}, but the Ray cluster has {cpus} CPUs and {gpus} GPUs for "
                 "tasks; add machines (ray start --address=…), or change the suite"
             )
         options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1}
         if not on_gpu:
             self.size = min(cpus, self.size)
             return options
-        # Ray counts fractions of a GPU: so many cells share one.
+        # Ray counts fractions of a GPU, so that several cells share one.
         share = self._run.suite.runtime.workers or 1
         self.size = min(gpus * share, self.size)
         return options | {"num_gpus": 1 / share}
 
     def _check_machines(self) -> None:
-        # Each machine that may get cells checks whether it can execute them; EmttaError names one that cannot.
+        # Each machine that may get cells checks whether it can execute them; raises an EmttaError that names one that
+        # cannot.
         needed = "GPU" if "num_gpus" in self._options else "CPU"
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
         checks = []
@@ -174,17 +174,17 @@ class RayExecutor:
                     self._store.location, self._run.run_id, self._server, version("emtta"), socket.gethostname()
                 )
             )
-        # Asked after all were begun: each may have to start its machine's first Python process.
+        # Results are collected after all have been started: each may have to start its machine's first Python process.
         for node, found in zip(nodes, checks, strict=True):
             try:
                 lack = ray.get(found, timeout=CHECK_TIMEOUT)
             except Exception as error:
-                lack = f"it cannot do emtta's work: {describe(error)}"
+                lack = f"it cannot run emtta: {describe(error)}"
             if lack is not None:
                 raise EmttaError(f"the machine {node['NodeManagerHostname']} of Ray's cluster: {lack}")
 
     def _listen(self) -> None:
-        # Pass on what cells tell, and end those that take too long, until all is over.
+        # Pass on the events of cells, and end those that take too long, until everything has finished.
         while not self._over.wait(POLL):
             self._exchange()
             with self._lock:
@@ -196,7 +196,7 @@ class RayExecutor:
             try:
                 messages = ray.get(self._mailbox.exchange.remote(channel.stopping()), timeout=CONNECT_TIMEOUT)
             except RayError:
-                return  # being begun again
+                return  # it is being started again
             for job, message in messages:
                 for work in self._work.values():
                     if work.job.name == job:
@@ -205,7 +205,7 @@ class RayExecutor:
                     channel.publish(message)
 
     def _end_overdue(self, work: _Work) -> None:
-        # End a cell that has taken too long, or that still waits for a machine while the run is to stop.
+        # End a cell that has taken too long, or that is still waiting for a machine when the run is to stop.
         timeout = work.job.timeout
         if work.ended is not None:
             return
@@ -226,7 +226,7 @@ def _note(work: _Work, message: Message) -> None:
 
 
 def _report_crash(future: PrefectFuture[CellReport], lost: LostTaskError) -> None:
-    # Have Prefect's record of a lost task run say so, if there is one: the process that kept it up to date is gone.
+    # Mark Prefect's record of a lost task run as lost, if there is one: the process that updated it is gone.
     with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
         client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
 
@@ -235,9 +235,9 @@ def _ending(work: _Work, error: BaseException) -> str:
     if work.ended is not None:
         return work.ended
     if work.taken is None:
-        return f"Ray could not begin the cell: {describe(error)}"
+        return f"Ray could not start the cell: {describe(error)}"
     worker = f"the Ray worker {work.taken.process} on {work.taken.host}"
-    return f"{worker} was lost in the middle of its cell: {describe(error)}"
+    return f"{worker} was lost during its cell: {describe(error)}"
 
 
 @contextmanager
@@ -250,7 +250,7 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
         except (OSError, ValueError) as error:
             raise EmttaError(
                 f"no Ray cluster answers at {address!r}: {describe(error)}; the address is HOST:PORT of its head, as "
-                "`ray start --head` prints it (port 6379 unless it was told another)"
+                "printed by `ray start --head` (port 6379 by default)"
             ) from error
     with ExitStack() as stack:
         try:

@@ -1,1 +1,1 @@
-"""The Prefect tasks: a thin wrapping of the pipeline's steps with names, retries and limits; no logic of their own."""
+"""The Prefect tasks: thin wrappers of the pipeline's steps with names, retries and limits, without their own logic."""

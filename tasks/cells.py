@@ -1,6 +1,6 @@
-"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect keeps no result, and retries transient faults.
+"""The tasks of a run: prepare a domain, and evaluate a cell; Prefect stores no results, and retries transient faults.
 
-No password in a URL reaches Prefect, neither in what it logs nor in the message of a state.
+Passwords in URLs never reach Prefect, neither in its logs nor in the message of a state.
 """
 
 import logging
@@ -29,10 +29,10 @@ class hide_passwords(ContextDecorator):  # noqa: N801 - used like `suppress`
     """Keep passwords from Prefect inside the `with` block, or the flow or task that this decorates.
 
     Raises:
-        EmttaError: in place of an error whose message holds a password, which it comes from.
+        EmttaError: in place of, and chained to, an error whose message contains a password.
     """
 
-    # A class, as Ray sends flows and tasks to its machines, and the generator of a `contextmanager` cannot be sent.
+    # A class, because Ray sends flows and tasks to its machines, and a `contextmanager` generator cannot be pickled.
 
     def __enter__(self) -> None:
         _settle_handlers()
@@ -46,7 +46,7 @@ class hide_passwords(ContextDecorator):  # noqa: N801 - used like `suppress`
 
 
 class _HandlerFormatter(logging.Formatter):
-    """Formats as another formatter does, without the passwords of URLs."""
+    """Formats like another formatter, without passwords in URLs."""
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class _HandlerFormatter(logging.Formatter):
 
 
 def _settle_handlers() -> None:
-    # Have Prefect's handlers, to its server and to the screen, hide passwords.
+    # Make Prefect's handlers, for its server and for the screen, hide passwords.
     loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     for handler in [handler for logger in (logging.root, *loggers) for handler in logger.handlers]:
         if isinstance(handler, APILogHandler | PrefectConsoleHandler) and not isinstance(
@@ -66,12 +66,12 @@ def _settle_handlers() -> None:
             handler.setFormatter(_HandlerFormatter(handler.formatter or logging.Formatter()))
 
 
-# Results and caches of Prefect are left unused: the store says what is done, and it looks whether the files are there.
+# Prefect's results and caches are not used: the store says what is done, by checking which files exist.
 UNCACHED: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
 
 
 def retry_options(runtime: Runtime) -> dict[str, Any]:
-    """The retry options of a task for a suite: exponential backoff with jitter, after transient faults alone."""
+    """The retry options of a task for a suite: exponential backoff with jitter, only after transient faults."""
     return {
         "retries": runtime.retries,
         "retry_delay_seconds": exponential_backoff(backoff_factor=runtime.retry_delay),
@@ -81,7 +81,7 @@ def retry_options(runtime: Runtime) -> dict[str, Any]:
 
 
 def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Whether what ended a task run is transient and the run goes on; Prefect asks before it tries again."""
+    """Whether the error of a task run is transient and the run continues; Prefect calls this before it retries."""
     try:
         state.result(raise_on_failure=True)
     except Exception as error:
@@ -92,12 +92,12 @@ def worth_retrying(_task: Task[..., Any], _task_run: TaskRun, state: State[Any])
 @task(name="prepare", task_run_name="prepare {domain.name}", **UNCACHED)
 @hide_passwords()
 def prepare(domain: Domain, corpus_id: str, store: str, limit: int | None, retry_errors: bool) -> Prepared:
-    """Prepare a domain, unless its audio is in the store; `retry_errors` prepares anew what is there with errors."""
+    """Prepare a domain, unless its audio is in the store; `retry_errors` prepares audio with errors again."""
     return prepare_domain(domain, corpus_id, Store.open(store), limit, retry_errors=retry_errors)
 
 
 @task(name="evaluate-cell", task_run_name="{job.name}", **UNCACHED)
 @hide_passwords()
 def evaluate(job: Job, execute: Callable[[Job], CellReport]) -> CellReport:
-    """Evaluate a cell, or a stream, whose domains are prepared; utterances that are done are left alone."""
+    """Evaluate a cell or a stream whose domains are prepared; finished utterances are skipped."""
     return execute(job)

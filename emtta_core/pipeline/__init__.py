@@ -1,4 +1,4 @@
-"""The pipeline: plan a suite's cells, prepare their audio, adapt to it, score, and put all of it in the store.
+"""The pipeline: plan a suite's cells, prepare their audio, adapt to it, score the results, and store everything.
 
-No word of Prefect here: each step is a plain function, which `tasks/` wraps, and which a notebook may call.
+It does not depend on Prefect: each step is a plain function that `tasks/` wraps and a notebook can call.
 """

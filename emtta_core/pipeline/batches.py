@@ -1,4 +1,4 @@
-"""Adapting to prepared utterances, some of them in memory at a time."""
+"""Adapt to prepared utterances, holding a limited number in memory at a time."""
 
 import logging
 import math
@@ -21,15 +21,15 @@ from emtta_core.suite import ModelChoice
 log = logging.getLogger("emtta.pipeline")
 
 CHUNK_UTTERANCES, CHUNK_SECONDS = 256, 7_200.0
-"""Waveforms held in memory at once, of 64 kB a second: whichever of the two is reached first."""
+"""Limits on the waveforms held in memory at once (64 kB per second of audio); whichever is reached first applies."""
 
 
 def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) -> Iterator[list[Outcome]]:
-    """Yield the utterances as they are done; of each chunk, those that cannot be adapted to first.
+    """Yield utterances as they finish; in each chunk, those that cannot be adapted to come first.
 
     Raises:
-        MemoryError: memory does not suffice to detect an utterance's language (or what torch raises then).
-        UsageError: the model has no language to detect.
+        MemoryError: there is not enough memory to detect an utterance's language (or torch's own error for that).
+        UsageError: the model cannot detect languages.
     """
     if choice.language == "detect":
         adapter.model.prompt.common()
@@ -43,10 +43,10 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
 
 
 def begin(row: PreparedRow, model: Model, choice: ModelChoice) -> "Going | Outcome":
-    """An utterance whose windows can be adapted to; or why it cannot, which is then what became of it.
+    """Return an utterance ready for adaptation, or the outcome that says why it cannot be adapted to.
 
     Raises:
-        MemoryError: as `adapt`.
+        MemoryError: as for `adapt`.
     """
     return _begin(row, model, choice, _foreign_languages(model, [row]) if choice.language == "corpus" else {})
 
@@ -66,10 +66,10 @@ def _begin(row: PreparedRow, model: Model, choice: ModelChoice, foreign: Mapping
 
 
 def check_languages(model: Model, rows: Iterable[PreparedRow]) -> None:
-    """Refuse utterances in languages none of which the model knows; no more rows are taken than show it.
+    """Refuse utterances if the model knows none of their languages; stop reading rows at the first language it knows.
 
     Raises:
-        UsageError: that it is so.
+        UsageError: the model knows none of the languages.
     """
     foreign: dict[str, UsageError] = {}
     for row in rows:
@@ -98,16 +98,16 @@ class Going:
     """An utterance whose windows are being adapted to."""
 
     def __init__(self, row: PreparedRow, waveform: Waveform, model: Model, choice: ModelChoice):
-        """Cut the utterance, and detect its language, if so chosen.
+        """Cut the utterance into windows, and detect its language if that was chosen.
 
         Raises:
-            AudioError: no language can be detected in what cannot be heard.
+            AudioError: the audio has no sound in which to detect a language.
         """
         self.row = row
         self.windows = split(row.utterance_id, waveform, model.front_end.longest, choice.long_audio)
-        # Ids of the windows that are not done.
+        # Ids of the unfinished windows.
         self.waiting = {window.id for window in self.windows if not window.silent}
-        self.language = row.language  # what the model is told to hear
+        self.language = row.language  # the language given to the model
         self._probability: float | None = None
         self._results: dict[str, AdaptationResult] = {}
         if choice.language == "detect":
@@ -121,7 +121,7 @@ class Going:
         self._results[result.utterance_id] = result
 
     def outcome(self) -> Outcome:
-        """What became of the utterance, once no window waits."""
+        """Return the utterance's outcome; call it once no window is waiting."""
         windows = tuple(
             WindowResult(window, self.language, self._probability, self._results.get(window.id))
             for window in self.windows
@@ -142,8 +142,8 @@ def _adapt(adapter: Adapter, going: Sequence[Going]) -> Iterator[list[Outcome]]:
 
 
 def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
-    # Where a library fails at a batch, nobody knows at which of its windows: those that are left go on one by one, and
-    # the one at which it fails again has its reason as a result. A window's result does not depend on its neighbours.
+    # If a library fails on a batch, the window at fault is unknown: the remaining windows are adapted one by one, and
+    # one that fails again gets the reason as its result. A window's result does not depend on the rest of its batch.
     left = dict(windows)
     try:
         for results in _batches(adapter, left):
@@ -154,7 +154,7 @@ def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> I
     except Exception as error:
         if is_fatal(error):
             raise
-        log.warning("a batch could not be adapted to; its %d windows go on one by one", len(left), exc_info=True)
+        log.warning("a batch failed; retrying its %d windows one by one", len(left), exc_info=True)
     for name, window in left.items():
         try:
             yield from _batches(adapter, {name: window})
@@ -175,7 +175,7 @@ def _batches(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> I
 
 
 def _foreign_languages(model: Model, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
-    # The languages of `rows` that the model does not know, with what it says of each.
+    # The languages of `rows` that the model does not know, with its error for each.
     foreign = {}
     for language in sorted({row.language for row in rows}):
         try:
@@ -186,7 +186,7 @@ def _foreign_languages(model: Model, rows: Sequence[PreparedRow]) -> dict[str, U
 
 
 def _waveform(row: PreparedRow) -> Waveform:
-    # The waveform of a prepared utterance; AudioError says why there is none.
+    # The waveform of a prepared utterance; raises AudioError with the reason if there is none.
     if row.error is not None or row.audio is None:
         raise AudioError(row.error or "it was prepared without audio")
     return np.ascontiguousarray(read_audio(row.audio.bytes, name=row.utterance_id))

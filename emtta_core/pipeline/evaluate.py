@@ -1,7 +1,7 @@
-"""Evaluate a cell: adapt to each utterance of a domain with one method, score it, store it, shard by shard.
+"""Evaluate a cell: adapt to each utterance of a domain with one method, score it and store it, shard by shard.
 
-Nothing is done twice: utterances that an earlier attempt has finished are left alone. Nothing here knows who calls
-it: a task of the flow, a process of its own, or a notebook.
+Utterances that an earlier attempt finished are skipped. The caller may be a task of the flow, a separate process, or a
+notebook.
 """
 
 import itertools
@@ -31,7 +31,7 @@ log = logging.getLogger("emtta.pipeline")
 
 
 class TooManyErrorsError(EmttaError):
-    """More utterances of a cell are in error than the suite allows, or all of them."""
+    """All utterances of a cell are in error, or more than the suite allows."""
 
 
 def evaluate_job(
@@ -40,8 +40,8 @@ def evaluate_job(
     """Load the model of a job and evaluate its cell, or the cells of its stream; see `evaluate_cell`.
 
     Raises:
-        ModelError: this machine has no such model, or another of that name; the attempt is recorded as failed.
-        Exception: as `evaluate_cell`, and whatever else keeps the model from being loaded; it is recorded too.
+        ModelError: this machine lacks the model, or has another of that name; the attempt is recorded as failed.
+        Exception: as for `evaluate_cell`, or any other error while loading the model; it is recorded too.
     """
     try:
         model = model_for(job)
@@ -49,7 +49,7 @@ def evaluate_job(
         fail_cell(job.cell, store, job.run_id, error, progress, device=job.device or job.model.device)
         raise
     if job.stream is not None:
-        from emtta_core.pipeline.stream_job import evaluate_stream  # needs what is below
+        from emtta_core.pipeline.stream_job import evaluate_stream  # imports functions defined below
 
         return evaluate_stream(job, store, model, progress=progress, stop=stop)
     return evaluate_cell(job, store, model, progress=progress, stop=stop)
@@ -63,20 +63,20 @@ def evaluate_cell(
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,
 ) -> CellReport:
-    """Adapt to each utterance of a cell that is not done yet, and record the attempt.
+    """Adapt to each unfinished utterance of a cell, and record the attempt.
 
     Args:
-        job: which cell, and how; its domain must be prepared.
-        store: the job's.
-        model: the job's, of the digest with which the cell was planned.
-        progress: is told of each shard, and of the end.
-        stop: is asked after each shard; true ends the attempt resumable.
+        job: the cell, and how to evaluate it; its domain must be prepared.
+        store: the job's store.
+        model: the job's model, with the digest with which the cell was planned.
+        progress: receives an event for each shard, and at the end.
+        stop: called after each shard; true ends the attempt, which can be resumed.
 
     Raises:
-        InterruptedRunError: `stop` said so.
-        LeaseLostError: another process has taken the run over; nothing is written any more.
+        InterruptedRunError: `stop` returned true.
+        LeaseLostError: another process has taken over the run; nothing more is written.
         StoreError: the store cannot be read or written.
-        Exception: whatever else ends the attempt; it is recorded as failed first.
+        Exception: any other error that ends the attempt, which is first recorded as failed.
     """
     cell, runtime = job.cell, job.runtime
     key = job.key
@@ -115,7 +115,7 @@ def _evaluate(
         raise StoreError(f"the prepared audio of {cell.domain} is not in the store; run the suite again to prepare it")
     if job.model.language == "corpus":
         check_languages(adapter.model, store.read_prepared(corpus))
-    # 2) what earlier attempts have done; where they left too many errors, those utterances are tried again
+    # 2) what earlier attempts finished; if they left too many utterances in error, those are retried
     done = {} if job.redo == "all" else store.done(attempt.key, cell.cell_id)
     errors = sum(utterance.error is not None for utterance in done.values())
     if job.redo == "errors" or too_many(runtime.fail_on_error, errors, cell):
@@ -133,10 +133,10 @@ def _evaluate(
         attempt.done.add(tally)
         progress(shard_event(cell, tally))
         if stop() and attempt.done.utterances + attempt.reused.utterances < cell.utterances:
-            raise InterruptedRunError("the run was asked to stop; what is finished is kept")
+            raise InterruptedRunError("the run was asked to stop; finished utterances are kept")
 
     waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    for again in range(runtime.retry_on_error, -1, -1):  # utterances in error wait until the others are done
+    for again in range(runtime.retry_on_error, -1, -1):  # utterances in error are retried after all others
         held: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
             kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
@@ -144,12 +144,12 @@ def _evaluate(
             if kept:
                 keep(make_shard(cell, attempt.number, kept, job.scorer))
         waiting = held
-    # 4) the cell fails where too many utterances are in error
+    # 4) the cell fails if too many utterances are in error
     check_errors(runtime, attempt)
 
 
 def write_shard(store: Store, attempt: Attempt, number: int, shard: Shard) -> None:
-    """Write the `number`th shard of an attempt, from 0."""
+    """Write shard `number` (from 0) of an attempt."""
     if shard.windows:
         store.write_windows(attempt.key, attempt.number, number, shard.windows)
     store.write_steps(attempt.key, attempt.number, number, shard.steps)
@@ -158,7 +158,7 @@ def write_shard(store: Store, attempt: Attempt, number: int, shard: Shard) -> No
 
 
 def check_errors(runtime: Runtime, attempt: Attempt) -> None:
-    """Raise `TooManyErrorsError` where more utterances of an attempt's cell are in error than may be."""
+    """Raise `TooManyErrorsError` if too many utterances of an attempt's cell are in error."""
     cell = attempt.cell
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
@@ -168,19 +168,19 @@ def check_errors(runtime: Runtime, attempt: Attempt) -> None:
             else f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}"
         )
         raise TooManyErrorsError(
-            f"{of_how_many}; the report `failures` says why; they are tried again when the run goes on"
+            f"{of_how_many}; the report `failures` gives the reasons; they are retried when the run is resumed"
         )
 
 
 def too_many(limit: int | float | None, errors: int, cell: Cell) -> bool:
-    """Whether all of a cell's utterances are in error, or more than a count, or a share below 1, allows."""
+    """Whether all of a cell's utterances are in error, or more than the limit: a count, or a share if below 1."""
     if limit is None:
         return errors == cell.utterances
     return errors == cell.utterances or errors > (limit * cell.utterances if isinstance(limit, float) else limit)
 
 
 def shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> UtterancesDone:
-    """What is told of a shard with these sums."""
+    """The event for a shard with these sums."""
     return UtterancesDone(
         cell.method,
         utterances=tally.utterances,
@@ -193,18 +193,18 @@ def shard_event(cell: Cell, tally: Tally, *, resumed: bool = False) -> Utterance
 
 
 def forget_peak_memory(device: torch.device) -> None:
-    """Measure a CUDA device's memory anew; of the process, the system knows the peak since its start alone."""
+    """Reset a CUDA device's peak memory; that of the process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory in use so far, in bytes: of a CUDA device, else of the process."""
+    """The peak memory so far, in bytes: of a CUDA device, otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")  # Linux; what getrusage says there, a process inherits from its parent
+    status = Path("/proc/self/status")  # on Linux, getrusage reports a peak inherited from the parent process
     if status.is_file():
         (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, kibibytes elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS, kibibytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,4 +1,4 @@
-"""What a run tells those who watch it: small events on a channel inside the process."""
+"""Progress events of a run, published on a channel inside the process."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run begins: what it is about to do."""
+    """The run begins: the work ahead."""
 
-    run_id: str  # which
-    domains: int  # how many of its domains have something to do
-    cells: int  # how many of its cells
-    utterances: Mapping[str, int]  # those still to be done, by method
-    workers: int  # cells at once
+    run_id: str  # the run
+    domains: int  # number of domains with work to do
+    cells: int  # number of cells with work to do
+    utterances: Mapping[str, int]  # unfinished utterances, by method
+    workers: int  # cells evaluated at once
 
 
 @dataclass(frozen=True, slots=True)
 class DomainPrepared:
-    """A domain's audio lies in the store; `error` says why not, where it does not."""
+    """A domain's audio is in the store, or `error` says why it is not."""
 
     domain: str
     utterances: int
@@ -31,7 +31,7 @@ class DomainPrepared:
 
 @dataclass(frozen=True, slots=True)
 class AttemptBegun:
-    """An attempt at a cell has begun, and has this number."""
+    """An attempt at a cell has begun under this number."""
 
     cell: str  # its name, as `Cell.name`
     attempt: int
@@ -39,20 +39,20 @@ class AttemptBegun:
 
 @dataclass(frozen=True, slots=True)
 class UtterancesDone:
-    """A shard of a cell lies in the store."""
+    """A shard of a cell is in the store."""
 
     method: str  # the cell's
-    utterances: int  # how many, those in error included
+    utterances: int  # how many, including those in error
     errors: int
-    word_errors: int  # of those that could be scored
+    word_errors: int  # of the utterances that could be scored
     words: int  # in their references
-    seconds: float  # wall seconds spent on them
-    resumed: bool = False  # whether an earlier attempt had done them
+    seconds: float  # wall-clock seconds spent on them
+    resumed: bool = False  # whether an earlier attempt finished them
 
 
 @dataclass(frozen=True, slots=True)
 class CellFinished:
-    """A cell ended; `error` says why it failed, where it did. `wer` is in percent, none where nothing was scored."""
+    """A cell ended; if it failed, `error` says why. `wer` is in percent, None if nothing was scored."""
 
     cell: str  # its name, as `Cell.name`
     utterances: int
@@ -64,7 +64,7 @@ class CellFinished:
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """Somebody asked to stop, by a signal: the cells at work finish the batch in hand, and no other is begun."""
+    """A signal asked the run to stop: running cells finish their current shard, and no other cell is begun."""
 
     by: signal.Signals
 
@@ -83,32 +83,32 @@ def never() -> bool:
 
 
 class Channel:
-    """Carries events to those who watch, one at a time, whichever thread publishes it; and their wish to stop, back."""
+    """Passes events from any thread to the listeners, one at a time, and a request to stop back to the run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
-        # The signal that asked to stop, since somebody last began to listen; None: none did.
+        # The stop signal received since a listener was last added, if any.
         self.stopped_by: signal.Signals | None = None
 
     def publish(self, event: Event) -> None:
-        """Hand `event` to the listeners, in the publishing thread."""
+        """Pass `event` to the listeners, in the publishing thread."""
         with self._lock:
             for listener in self._listeners:
                 listener(event)
 
     def ask_to_stop(self, by: signal.Signals) -> None:
-        """Ask the cells that are at work to end after their shard."""
+        """Ask the running cells to end after their current shard."""
         self.stopped_by = by
         self.publish(Stopping(by))
 
     def stopping(self) -> bool:
-        """Whether somebody has asked to stop."""
+        """Whether a stop has been requested."""
         return self.stopped_by is not None
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Hand events to `listener` inside the `with` block."""
+        """Pass events to `listener` inside the `with` block."""
         with self._lock:
             self._listeners.append(listener)
             self.stopped_by = None
@@ -120,4 +120,4 @@ class Channel:
 
 
 channel = Channel()
-"""The process's own channel: flows publish on it, the command listens."""
+"""The process's channel: flows publish on it, the command listens."""

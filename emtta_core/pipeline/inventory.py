@@ -1,4 +1,4 @@
-"""What a suite needs before it runs: corpora, noise recordings, the model; where each is, and what is missing."""
+"""What a suite needs before it runs (corpora, noise recordings, the model): where each is, and what is missing."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +25,9 @@ log = logging.getLogger("emtta.pipeline")
 
 
 def locate(suite: Suite) -> Suite:
-    """The suite with the place of each corpus and recording settled, and its model at the commit that is here.
+    """Resolve the location of each corpus and noise recording of a suite, and pin its model to the local commit.
 
-    What cannot be had is left as it is.
+    Whatever is not available is left unchanged.
     """
     find = cache(_located)
     return suite.model_copy(
@@ -39,11 +39,11 @@ def locate(suite: Suite) -> Suite:
 
 
 def _pinned(choice: ModelChoice) -> ModelChoice:
-    # The model at the commit that is on this machine; one that is not there, or is a folder, as it is.
+    # The model at the commit that is on this machine; a folder, or a model that is not here, stays as it is.
     try:
         if folder_of(choice.name) is not None:
             return choice
-    except ModelError:  # whoever loads it says so
+    except ModelError:  # loading it reports the error
         return choice
     folder = hub_model.folder_of_commit(choice.name, choice.revision)
     return choice if folder is None else choice.model_copy(update={"revision": folder.name})
@@ -53,12 +53,12 @@ def _located(corpus: Corpus) -> Corpus:
     try:
         return corpus.located()
     except EmttaError as error:
-        log.info("%s: %s", corpus.name, error)  # the plan says so again, by domain
+        log.info("%s: %s", corpus.name, error)  # the plan reports it again, by domain
         return corpus
 
 
 def _settled(domain: Domain, corpus: Corpus) -> Domain:
-    # A domain whose corpus, and recording of noise, lie where they were found.
+    # A domain with the locations found for its corpus and noise recording.
     corruption = domain.corruption
     if isinstance(corruption, NoiseFile):
         corruption = corruption.located()
@@ -66,11 +66,11 @@ def _settled(domain: Domain, corpus: Corpus) -> Domain:
 
 
 NOISE = "https://github.com/microsoft/MS-SNSD"
-"""Where the recordings of noise are to be had."""
+"""Where the noise recordings can be downloaded."""
 
 
 TRIED = 3
-"""Recordings of a corpus that are read, before it is said to be there."""
+"""Recordings of a corpus to try reading before it is reported as available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +78,44 @@ class Need:
     """Something that a suite needs."""
 
     kind: str  # `corpus`, `noise` or `model`
-    availability: Availability  # whether it is there
-    domains: tuple[str, ...]  # which need it
-    utterances: int | None = None  # how many of it will be used; None where that is not known before it is fetched
-    left_out: int = 0  # how many are too long
-    notes: tuple[str, ...] = ()  # what else of it is not used
-    sample: str | None = None  # which of its utterances a limit takes, in words; None where all are used
-    prepared: int = 0  # how many of the domains have their audio in the store
-    seconds: float | None = None  # how long that audio is in one of them; None where none is prepared
-    # Whether it is read over the network, since few of its utterances are used, and no file is fetched.
+    availability: Availability  # whether it is available
+    domains: tuple[str, ...]  # the domains that need it
+    utterances: int | None = None  # number of utterances used; None if not known before it is fetched
+    left_out: int = 0  # number of utterances that are too long
+    notes: tuple[str, ...] = ()  # what else is left out
+    sample: str | None = None  # which utterances a limit selects, in words; None if all are used
+    prepared: int = 0  # number of the domains whose audio is in the store
+    seconds: float | None = None  # length of that audio in one domain; None if none is prepared
+    # Whether it is read over the network without fetching files, because few of its utterances are used.
     streamed: bool = False
 
     @property
     def is_missing(self) -> bool:
-        """Whether it is neither here nor to be fetched."""
+        """Whether it is neither here nor can be fetched."""
         return self.availability.state == "missing"
 
     def but_missing(self, reason: str) -> "Need":
-        """The same, missing for a reason."""
+        """A copy that is missing for this reason."""
         return replace(self, availability=replace(self.availability, state="missing", size=None, error=reason))
 
     def as_dict(self) -> dict[str, Any]:
-        """Its fields, and those of its availability, as plain JSON values."""
+        """The fields, including those of the availability, as plain JSON values."""
         fields: dict[str, Any] = asdict(self)
         availability: dict[str, Any] = fields.pop("availability")
         return availability | fields
 
 
 def inventory(suite: Suite, store: Store | None) -> list[Need]:
-    """What a suite needs, in the order in which it names it; no audio is fetched for it.
+    """What a suite needs, in the suite's order; no audio is fetched.
 
-    The prepared audio of `store` counts, where there is one.
+    Audio already prepared in `store`, if given, counts.
     """
     suite = locate(suite)
     return [*_corpora(suite, store), *_noises(suite.domains), _model(suite.model)]
 
 
 def to_fetch(needs: Sequence[Need]) -> int:
-    """How many bytes are to be fetched from the hub, at most; those that several corpora share count once."""
+    """The most bytes that will be fetched from the hub; those shared by several corpora count once."""
     sizes = {
         (need.availability.what, need.availability.where): need.availability.size or 0
         for need in needs
@@ -139,7 +139,7 @@ def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
 
 
 def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
-    # A corpus with its utterances counted, where it is not fetched for that.
+    # The need with its corpus's utterances counted, unless counting would fetch the corpus.
     to_be_fetched = need.availability.state == "to fetch"
     if need.is_missing or (to_be_fetched and getattr(corpus, "max_seconds", None)):
         return need
@@ -165,7 +165,7 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
 
 
 def _fault(corpus: Corpus) -> str | None:
-    # Why none of the first recordings of a corpus can be read; None where one can.
+    # Why none of the first recordings of a corpus can be read; None if any can.
     reason = None
     for utterance in islice(corpus.read_all(TRIED), TRIED):
         try:
@@ -183,7 +183,7 @@ def _prepared(domain: Domain, limit: int | None, store: Store | None, content: C
     try:
         identity = corpus_id(domain, limit, content)
         return identity if store.prepared(identity) is not None else None
-    except EmttaError:  # of audio that cannot be read, preparing it gives the reason
+    except EmttaError:  # preparing the audio reports why it cannot be read
         return None
 
 
@@ -211,14 +211,14 @@ def _recording(noise: NoiseFile) -> Availability:
     try:
         noise.made_of(str)
     except EmttaError as error:
-        archive = None if noise.file else Archive()  # the repository's page gives no size
+        archive = None if noise.file else Archive()  # the repository's page does not state a size
         return Availability(what, "missing", NOISE, licence, error=str(error), subject=error.subject, archive=archive)
     return Availability(what, "here", str(noise.path), licence)
 
 
 def _model(choice: ModelChoice) -> Need:
     what, licence = f"model {choice.name}", "see its card"
-    readable = choice.family in (None, TRANSFORMERS)  # what a family of one's own reads, it knows alone
+    readable = choice.family in (None, TRANSFORMERS)  # only a plug-in family knows which files it reads
     folder: Path | None = Path(choice.name)
     try:
         folder = folder_of(choice.name)

@@ -1,4 +1,4 @@
-"""The job, which is all that a cell's evaluation needs to know; and the attempt, how far one is and what it came to."""
+"""A job holds all that evaluating a cell requires; an attempt holds its progress and outcome."""
 
 import logging
 import platform
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 
 class Job(BaseModel):
-    """One cell to be evaluated; or several, through which a stream goes."""
+    """One cell to evaluate, or the several cells of one stream."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    store: str  # where its audio lies and its rows go
-    run_id: str  # the run that it belongs to
-    cell: Cell  # which; its domain must be prepared
-    further: tuple[Cell, ...] = ()  # in a stream, the cells that come after it
-    stream: Stream | None = None  # the method's; None: each utterance is an episode
-    model: ModelChoice  # which model, and on which device
-    model_digest: str  # of the model that the run was planned with
-    method: MethodChoice  # the cell's
+    store: str  # location of its audio and results
+    run_id: str  # the run it belongs to
+    cell: Cell  # the cell; its domain must be prepared
+    further: tuple[Cell, ...] = ()  # the cells that follow it in its stream
+    stream: Stream | None = None  # the method's stream; None: each utterance is an episode
+    model: ModelChoice  # the model and its device
+    model_digest: str  # digest of the model with which the run was planned
+    method: MethodChoice  # the cell's method
     adaptation: Options  # the method's options
-    plugins: dict[str, str] = {}  # of the method's plug-ins, the digest of the source with which the cell was planned
-    scorer: str = DEFAULT  # by which its hypotheses are scored as they are made
-    runtime: Runtime  # how it is executed
-    redo: Redo = "missing"  # what is done again though it is done
-    lease: int | None = None  # the number of the lease of its run; None: nobody took one
-    device: str | None = None  # what the device is called in the store; None: as torch calls it
+    plugins: dict[str, str] = {}  # by plug-in of the method, the source digest with which the cell was planned
+    scorer: str = DEFAULT  # scores its hypotheses as they are made
+    runtime: Runtime  # how to execute it
+    redo: Redo = "missing"  # which utterances to evaluate
+    lease: int | None = None  # number of the run's lease; None: no lease was taken
+    device: str | None = None  # the device's name in the store; None: torch's name
 
     @classmethod
     def of(
@@ -61,7 +61,7 @@ class Job(BaseModel):
         lease: int | None = None,
         further: Sequence[Cell] = (),
     ) -> "Job":
-        """The job of a run's cell, or of a stream's cells: the first, and the `further` ones."""
+        """The job for a run's cell, or for a stream's cells: the first, and the `further` ones."""
         suite = run.suite
         choice = suite.method(cell.method)
         return cls(
@@ -88,7 +88,7 @@ class Job(BaseModel):
 
     @property
     def name(self) -> str:
-        """What it is called in messages: its cell, or its method and how many domains its stream goes through."""
+        """Its name in messages: its cell, or its method and the number of domains in its stream."""
         if not self.further:
             return self.cell.name
         seed = f", seed {self.cell.seed}" if self.cell.seeds > 1 else ""
@@ -96,25 +96,25 @@ class Job(BaseModel):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that it may take: as many for each of its cells as `runtime.timeout` says; None: any number."""
+        """Its time limit in seconds: `runtime.timeout` for each of its cells; None: no limit."""
         return None if self.runtime.timeout is None else self.runtime.timeout * len(self.cells)
 
     @property
     def key(self) -> CellKey:
-        """Under which the rows of its cell lie in the store."""
+        """The key of its cell's rows in the store."""
         return self.cell.key(self.run_id)
 
     def check_lease(self, store: Store) -> None:
-        """Check that nobody has taken the run over from whoever gave this job.
+        """Check that no other process has taken over the run.
 
         Raises:
-            LeaseLostError: another process has; names it.
+            LeaseLostError: another process has; the message names it.
         """
         if self.lease is not None:
             Lease(self.run_id, self.lease).check(store)
 
     def on(self, device: str, called: str) -> "Job":
-        """The same job on another device, as torch is to be asked for it, and as the store calls it."""
+        """The same job on another device, given by its torch name and its name in the store."""
         model = self.model.model_copy(update={"device": device})
         return self.model_copy(update={"model": model, "device": called})
 
@@ -123,25 +123,25 @@ log = logging.getLogger("emtta.pipeline")
 
 
 class InterruptedRunError(EmttaError):
-    """The run was asked to stop; what is finished is in the store."""
+    """The run was asked to stop; finished utterances are in the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellReport:
-    """What an attempt at a cell came to."""
+    """The outcome of an attempt at a cell."""
 
-    cell: Cell  # which
-    attempt: int  # its number
-    done: int  # utterances that this attempt did
-    reused: int  # utterances that an earlier one had done
-    errors: int  # of both, those in error
-    wer: float | None  # word error rate of both in percent; none where nothing was scored
-    seconds: float  # wall seconds
+    cell: Cell  # the cell
+    attempt: int  # the attempt's number
+    done: int  # utterances this attempt finished
+    reused: int  # utterances an earlier attempt finished
+    errors: int  # how many of both are in error
+    wer: float | None  # word error rate of both in percent; None if nothing was scored
+    seconds: float  # wall-clock seconds
 
 
 @dataclass(slots=True)
 class Attempt:
-    """An attempt at a cell while it goes on."""
+    """An attempt in progress at a cell."""
 
     cell: Cell
     key: CellKey
@@ -154,7 +154,7 @@ class Attempt:
     done: Tally = field(default_factory=Tally)
 
     def row(self, error: BaseException | None = None, *, peak_memory: int | None = None) -> CellRow:
-        """The record of the attempt as it ends now; `peak_memory` in bytes."""
+        """The record of the attempt if it ends now; `peak_memory` in bytes."""
         return CellRow(
             cell_id=self.cell.cell_id,
             attempt=self.number,
@@ -186,9 +186,9 @@ def fail_cell(
     attempt: int | None = None,
     device: str = "none",
 ) -> None:
-    """Record a failed attempt at a cell, made by somebody who cannot, if the store still takes it, and tell of it.
+    """Record a failed attempt on behalf of a worker that cannot, if the store still accepts it, and publish its end.
 
-    An attempt of no number is begun here first.
+    If the attempt has no number yet, it is begun here first.
     """
     key = cell.key(run_id)
     try:
@@ -205,7 +205,7 @@ def fail_cell(
 
 
 def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Listener) -> None:
-    """Write the record of a failed attempt if the store still takes it, and tell of it."""
+    """Write the record of a failed attempt, if the store still accepts it, and publish its end."""
     cell = attempt.cell
     try:
         store.write_cell(attempt.key, row)
@@ -215,7 +215,7 @@ def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Liste
 
 
 class Begun:
-    """Keeps, from what is told of a job, which attempts were begun at its cells."""
+    """Tracks, from a job's events, which attempts at its cells have begun and which cells have ended."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -223,7 +223,7 @@ class Begun:
         self._ended: set[str] = set()
 
     def hear(self, event: object) -> None:
-        """Take what is told."""
+        """Take an event."""
         if isinstance(event, AttemptBegun):
             self._attempts[event.cell] = event.attempt
         elif isinstance(event, CellFinished):
@@ -231,25 +231,25 @@ class Begun:
 
     @property
     def untold(self) -> list[Cell]:
-        """The cells whose end was not told."""
+        """The cells whose end has not been reported."""
         return [cell for cell in self._job.cells if cell.name not in self._ended]
 
     def fail(self, store: Store, error: BaseException, progress: Listener, device: str) -> None:
-        """Record that the attempts begun and not ended failed; where none was begun, one at the first cell."""
+        """Record the unfinished attempts as failed; if none has begun, one at the first unfinished cell."""
         left = [cell for cell in self.untold if cell.name in self._attempts] or self.untold[:1]
         for cell in left:
             number = self._attempts.get(cell.name)
             fail_cell(cell, store, self._job.run_id, error, progress, attempt=number, device=device)
 
     def keep_log(self, text: bytes) -> None:
-        """Keep the log of the attempts, if the store still takes it."""
+        """Store the log of the attempts, if the store still accepts it."""
         for cell in self._job.cells:
             attempt = self._attempts.get(cell.name)
             try:
                 if attempt is not None:
                     Store.open(self._job.store).write_log(cell.key(self._job.run_id), attempt, text)
             except StoreError as error:
-                log.warning("the log of %s, attempt %d, could not be kept: %s", cell.name, attempt, error)
+                log.warning("the log of %s, attempt %d, could not be stored: %s", cell.name, attempt, error)
 
 
 def _log_unrecorded(cell: Cell, error: StoreError) -> None:
@@ -257,13 +257,13 @@ def _log_unrecorded(cell: Cell, error: StoreError) -> None:
 
 
 def _ending(error: BaseException | None) -> str:
-    # The state of an attempt that ended with this exception, or without one.
+    # The final state of an attempt that ended with this exception, or with none.
     if error is None:
         return COMPLETE
     return INTERRUPTED if isinstance(error, InterruptedRunError) else FAILED
 
 
 def describe(error: BaseException) -> str:
-    """An exception in one line: the message of ours, the kind and the message of any other."""
+    """Describe an exception in one line: the message, after the type unless it is an `EmttaError`."""
     text = without_passwords(" ".join(str(error).split()))
     return text if isinstance(error, EmttaError) else f"{type(error).__name__}: {text}".removesuffix(": ")

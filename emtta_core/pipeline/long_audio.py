@@ -1,8 +1,8 @@
-"""An utterance in windows: how it is cut, what became of each, and how they are joined to one result again.
+"""Long utterances: cut into windows, whose results are joined into one.
 
-Each window is adapted to by itself, from the source model on, as an utterance of its own: its random numbers derive
-from the utterance's id and the window's number. An utterance that fits is one window and goes by its own id, so that it
-has the very result that it has without cutting.
+Each window is adapted to separately, starting from the source model, like an utterance of its own: its random numbers
+derive from the utterance's id and the window's number. An utterance that fits is one window under its own id, so its
+result is the same as without cutting.
 """
 
 import math
@@ -18,38 +18,38 @@ from emtta_core.audio.waveform import SILENCE_PEAK, Waveform, windows_of
 from emtta_core.store import PreparedRow
 
 SILENT = "it is silent: not adapted to, and its transcript is empty"
-"""Why a window of an utterance that is not silent elsewhere has no hypothesis."""
+"""Why a silent window of an utterance that has sound elsewhere has no hypothesis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A piece of an utterance that the model can hear at once."""
+    """A piece of an utterance that fits the model's input."""
 
-    id: str  # by which its random numbers are drawn
+    id: str  # its random numbers derive from it
     number: int  # from 1
     begin: int  # its first sample in the utterance
     waveform: Waveform  # its samples, `(N,)`
-    silent: bool = False  # whether it is left alone, since there is sound elsewhere in the utterance
+    silent: bool = False  # whether it is silent and skipped, as other windows of the utterance have sound
 
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """What became of a window."""
+    """The outcome of a window."""
 
-    window: Window  # which
-    language: str  # what the model was told to hear
-    probability: float | None  # of that language, where it was detected; None where it was given
-    result: AdaptationResult | None  # what the engine says; None for a silent one
+    window: Window  # the window
+    language: str  # the language given to the model
+    probability: float | None  # of that language if it was detected; None if it was given
+    result: AdaptationResult | None  # the engine's result; None for a silent window
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an utterance."""
+    """The outcome of an utterance."""
 
     row: PreparedRow  # the utterance
-    result: AdaptationResult | str  # the joined result of its windows; a text says why it was never adapted to
-    windows: tuple[WindowResult, ...] = ()  # its windows, where it was cut or its language detected; else none
-    position: int | None = None  # in its stream, from 0; None for an episode
+    result: AdaptationResult | str  # the joined result of its windows, or the reason it was not adapted to
+    windows: tuple[WindowResult, ...] = ()  # its windows if it was cut or its language detected; otherwise empty
+    position: int | None = None  # its position in its stream, from 0; None for an episode
 
     @property
     def is_error(self) -> bool:
@@ -69,12 +69,12 @@ def split(utterance_id: str, waveform: Waveform, longest: int, long_audio: Liter
 
 
 def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult:
-    """Return the result of an utterance from those of its windows, in order; silent ones add nothing.
+    """Join the results of an utterance's windows, given in order; silent windows add nothing.
 
-    Texts are joined by a space. Entropies, nats per token, are means over the tokens of all windows; numbers of tokens
-    and seconds are sums. A window that diverged puts the utterance in error. In the trace, a window whose episode had
-    ended earlier stays in its last state; the numbers of an update are means over the windows that made it, weighted by
-    the tokens of their candidates, of which `candidate_tokens` is the sum.
+    Texts are joined by a space. Entropies, in nats per token, are means over the tokens of all windows; token counts
+    and seconds are sums. A window that diverged puts the utterance in error. In the trace, a window whose episode
+    ended early stays in its last state; the figures of an update are means over the windows that made it, weighted by
+    the tokens of their candidates, whose sum is `candidate_tokens`.
     """
     parts = [window.result for window in windows if window.result is not None]
     if len(windows) == 1:
@@ -84,7 +84,7 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
         for window in windows
         if window.result is not None and window.result.error is not None
     ]
-    # A transcript with a hole would count its missing words as deletions: one lost window loses the utterance.
+    # A gap in the transcript would count as deletions, so one lost window puts the whole utterance in error.
     lost = bool(errors)
     text = _joined([part.hypothesis for part in parts])
     # An empty window among others is a pause, not a collapse.
@@ -146,7 +146,7 @@ def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
 
 
 def _mean(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
-    # The mean of numbers by their weights; None where one is not known, or there is none.
+    # The weighted mean of numbers; None if any is unknown or there are none.
     known = [(value, weight) for value, weight in pairs if value is not None and weight]
     if not known or len(known) < len(pairs):
         return None

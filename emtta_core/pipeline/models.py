@@ -1,4 +1,4 @@
-"""The model of a run, loaded once a process and shared by its cells, and its digest, cached on this machine."""
+"""The model of a run, loaded once per process and shared by its cells, and its digest, cached on this machine."""
 
 import os
 import platform
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from emtta_core.model import Model
 
 KIND = "digests"
-"""The folder in the cache."""
+"""Its folder in the cache."""
 
 
 def cached_digest(folder: Path) -> str | None:
-    """The digest of the model in a folder; None where it is not known, or a file there has changed."""
+    """The cached digest of the model in a folder; None if there is none, or a file has changed since."""
     try:
         known = cache.load(KIND, str(folder.resolve()))
         return str(known["digest"]) if known is not None and known["of"] == _state(folder) else None
@@ -34,8 +34,8 @@ def cached_digest(folder: Path) -> str | None:
 
 
 def cache_digest(folder: Path, digest: str) -> None:
-    """Cache the digest of the model in a folder, unless a file there was changed just now."""
-    with suppress(OSError):  # a cache that cannot be written costs time alone
+    """Cache the digest of the model in a folder, unless a file in it changed just now."""
+    with suppress(OSError):  # a cache that cannot be written only costs time
         state = _state(folder)
         newest = max((modified for _, _, modified in state["files"]), default=0)
         if cache.is_settled(newest):
@@ -44,7 +44,7 @@ def cache_digest(folder: Path, digest: str) -> None:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    # What a digest depends on: the files, the packages that read them, and whether a family does.
+    # What a digest depends on: the files, the packages that read them, and the model families.
     files = sorted([item.name, item.stat().st_size, item.stat().st_mtime_ns] for item in os.scandir(folder))
     plugins = sorted(
         f"{point.name} {point.dist.version if point.dist else ''}" for point in entry_points(group=FAMILIES)
@@ -58,16 +58,16 @@ _loaded: dict[str, "Model"] = {}
 
 
 def digest_of(choice: ModelChoice) -> str:
-    """The digest of the model that a suite names; no GPU is used for it.
+    """The digest of the model that a suite names; computing it uses no GPU.
 
-    It is cached, as long as no file of the model changes: then the model need not be loaded.
+    It is cached until a file of the model changes, so that the model need not be loaded.
 
     Raises:
-        ModelError: there is no such model, or it is not of a kind that can be adapted.
+        ModelError: there is no such model, or it cannot be adapted.
     """
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
-    # What a family of one's own does may change; and of an adapter, the model that it belongs to.
+    # The code of a plug-in family may change, and so may the base model of an adapter.
     usual = choice.family is None and hub_model.base_of(folder) is None
     found = cached_digest(folder) if usual else None
     if found is None:
@@ -78,20 +78,20 @@ def digest_of(choice: ModelChoice) -> str:
 
 
 def path_of_choice(choice: ModelChoice) -> tuple[str, str | None] | None:
-    """The kind of a suite's model, and its layout on the generic path; None where it is still to be fetched.
+    """The kind of a suite's model, and its layout on the generic path; None if it has not been fetched yet.
 
     Raises:
-        ModelError: there is no such model, or it is not of a kind that can be adapted.
+        ModelError: there is no such model, or it cannot be adapted.
     """
     folder = folder_of(choice.name) or hub_model.folder_of_commit(choice.name, choice.revision)
     return None if folder is None else path_of(choice.name, hub_model.base_of(folder) or folder, choice.family)
 
 
 def check_path(suite: Suite) -> None:
-    """Refuse what the path of the suite's model does not have, as far as its config.json tells.
+    """Refuse settings and methods that the path of the suite's model does not support, judging by its config.json.
 
     Raises:
-        UsageError: names the first setting or method, and says what is possible.
+        UsageError: names the first unsupported setting or method, and what is supported.
     """
     found = path_of_choice(suite.model)
     if found is None or found[1] is None:
@@ -108,7 +108,7 @@ def check_path(suite: Suite) -> None:
 
 
 def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
-    """What would be fetched for a suite's model; None where that is nothing, or the hub does not answer.
+    """What would be fetched for a suite's model; None if nothing would be, or the hub does not answer.
 
     Raises:
         ModelError: there is no such model.
@@ -118,29 +118,28 @@ def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
     try:
         found = hub_model.offer(choice.name, choice.revision)
     except UnreachableHubError:
-        return None  # whoever fetches it says so
+        return None  # fetching it reports the error
     return found if found.missing else None
 
 
 def model_for(job: Job) -> "Model":
-    """The model of a job; of several, only the last stays in memory.
+    """Load the model of a job; only the last one loaded stays in memory.
 
     Raises:
-        ModelError: there is no such model, it is not of a kind that can be adapted, or it is another than the one that
-            the run was planned with.
+        ModelError: there is no such model, it cannot be adapted, or it is not the one with which the run was planned.
         UsageError: there is no such device or precision.
     """
     model = _model_of(job.model)
     if model.digest != job.model_digest:
         raise ModelError(
-            f"the model {job.model.name!r} on {platform.node()} has the digest {model.digest}, and the run was planned "
-            f"with {job.model_digest}; bring the model back (every machine needs the same files), or begin another run"
+            f"the model {job.model.name!r} on {platform.node()} has the digest {model.digest}, but the run was planned "
+            f"with {job.model_digest}; restore the model (every machine needs the same files), or start a new run"
         )
     return model
 
 
 def _model_of(choice: ModelChoice) -> "Model":
-    from emtta_core.model import load_model  # brings torch, which a cached digest does not need
+    from emtta_core.model import load_model  # imports torch, which a cached digest does not need
 
     key = choice.model_dump_json()
     with _lock:

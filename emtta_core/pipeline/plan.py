@@ -1,4 +1,4 @@
-"""Which cells a suite has, and the identity of each."""
+"""The cells of a suite, and the identity of each."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite.composed_methods import MethodChoice
 
 UNAVAILABLE = "unavailable-"
-"""How the identity of audio begins that could not be had when it was planned."""
+"""Prefix of the identity of audio that was not available when it was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,58 +30,58 @@ class Cell:
     domain: str
     group: str
     method: str
-    cell_id: str  # identity of its hypotheses: of the recipe and the audio together
+    cell_id: str  # identity of its hypotheses, from the recipe and the audio
     corpus_id: str  # identity of its prepared audio
-    recipe_id: str  # identity of what is done to each utterance
-    utterances: int  # how many it has
-    sample: str | None = None  # which utterances of its corpus a limit takes, in words; None where all are used
-    seed: int | None = None  # of its random numbers; None: its method draws none
-    seeds: int = 1  # cells of its method in its domain, each of another seed
+    recipe_id: str  # identity of the processing of each utterance
+    utterances: int  # number of utterances
+    sample: str | None = None  # which utterances of its corpus a limit selects, in words; None if all are used
+    seed: int | None = None  # seed of its random numbers; None: its method draws none
+    seeds: int = 1  # number of cells of its method in its domain, one per seed
 
     @property
     def available(self) -> bool:
-        """Whether its audio could be had when it was planned."""
+        """Whether its audio was available when it was planned."""
         return not self.corpus_id.startswith(UNAVAILABLE)
 
     @property
     def name(self) -> str:
-        """What it is called in messages: `domain/method`, with its seed where the method has several."""
+        """Its name in messages: `domain/method`, with its seed if the method has several."""
         return f"{self.domain}/{self.method}" + (f", seed {self.seed}" if self.seeds > 1 else "")
 
     def key(self, run_id: str) -> CellKey:
-        """Under which its rows lie in the store, as a cell of a run."""
+        """The key of its rows in the store, as a cell of a run."""
         return CellKey(run_id, self.domain, self.method, self.seed)
 
     @property
     def seed_name(self) -> str:
-        """Its seed as it is asked for on the command line: a number, or `none`."""
+        """Its seed as given on the command line: a number, or `none`."""
         return seed_name(self.seed)
 
 
 PREPARE_VERSION = 4
-"""Raised whenever the same corpus and corruption would be prepared as other samples or other rows."""
+"""Incremented whenever the same corpus and corruption would be prepared as different samples or rows."""
 
 FED = ("family", "language", "long_audio", "tokens_per_second")
-"""How speech is fed to a model; part of a recipe's identity."""
+"""The settings of how speech is fed to a model; part of a recipe's identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The cells of a suite, domain by domain."""
 
-    plan_id: str  # the identity of all of them
-    model_digest: str  # of the model that they adapt
+    plan_id: str  # the identity of all cells together
+    model_digest: str  # digest of the model they adapt
     cells: tuple[Cell, ...]  # in order
-    # Why the audio of a domain cannot be had, by the domain's name; its cells will fail.
+    # Why the audio of a domain is not available, by the domain's name; its cells will fail.
     unavailable: Mapping[str, str] = field(default_factory=dict)
-    # Utterances that are not used, for they are too long, by the domain's name.
+    # The number of utterances left out as too long, by the domain's name.
     left_out: Mapping[str, int] = field(default_factory=dict)
-    # What else of a corpus is not used, by the domain's name.
+    # What else of a corpus is left out, by the domain's name.
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What somebody who begins the run should know: what will fail, and what is left out."""
+        """Notes for the person starting the run: what will fail, and what is left out."""
         fail = [
             f"{domains} cannot be prepared: {reason}" for reason, domains in _domains_by_text(self.unavailable.items())
         ]
@@ -97,7 +97,7 @@ class Plan:
 
 
 def _domains_by_text(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    # Each text once, with the domains of which it is said, in words.
+    # Each text once, with the domains it applies to, in words.
     found: dict[str, list[str]] = {}
     for domain, text in said:
         found.setdefault(text, []).append(domain)
@@ -105,7 +105,7 @@ def _domains_by_text(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def samples(cells: Sequence[Cell]) -> list[str]:
-    """Which utterances a limit takes, a sentence each, with the domains of which it is so."""
+    """Which utterances a limit selects: one sentence per selection, with the domains it applies to."""
     found: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.sample is not None:
@@ -115,24 +115,24 @@ def samples(cells: Sequence[Cell]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """What a domain's audio will be."""
+    """The planned audio of a domain."""
 
     corpus_id: str  # its identity
-    utterances: int  # how many
-    left_out: int = 0  # how many are too long
-    notes: tuple[str, ...] = ()  # what else of its corpus is not used
+    utterances: int  # number of utterances
+    left_out: int = 0  # number of utterances that are too long
+    notes: tuple[str, ...] = ()  # what else of its corpus is left out
     sample: str | None = None  # as in `Cell`
-    error: EmttaError | None = None  # why it cannot be had; then the identity says no more than that
+    error: EmttaError | None = None  # why it is not available; the identity then records only that
 
 
 def plan(suite: Suite, model_digest: str) -> Plan:
     """The cells of a suite for a model whose weights have this digest.
 
-    A domain whose audio cannot be had is planned all the same, so that it costs no other.
+    A domain whose audio is not available is planned all the same, so that the other domains can run.
 
     Raises:
-        EmttaError: no domain's audio can be had; says why of the first. Or that of one through which a stream goes. Or
-            a plug-in cannot be imported.
+        EmttaError: the audio of no domain is available (the reason given is the first domain's), or that of a domain
+            in a stream is not, or a plug-in cannot be imported.
     """
     for choice in suite.methods:
         choice.method().check()
@@ -143,7 +143,7 @@ def plan(suite: Suite, model_digest: str) -> Plan:
     if errors and suite.crosses_domains:
         name, error = next(iter(errors.items()))
         raise UsageError(
-            f"the domain {name!r} cannot be had, and a stream that goes on without it is another one: {error}; see to "
+            f"the domain {name!r} is not available, and a stream without it would be a different stream: {error}; fix "
             'that, leave the domain out of the suite, or choose reset = "domain"'
         )
     cells = [cell for domain in suite.domains for cell in cells_of(domain, suite, model_digest, audio)]
@@ -154,9 +154,9 @@ def plan(suite: Suite, model_digest: str) -> Plan:
 
 
 def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Mapping[str, Audio]) -> list[Cell]:
-    """The cells of a domain, method by method: one a seed, or one where no random numbers are drawn.
+    """The cells of a domain, method by method: one per seed, or a single one if no random numbers are drawn.
 
-    `audio` has that of the domain, and of those that a stream comes from to it, by name.
+    `audio` holds, by name, that of the domain and of the domains that precede it in a stream.
     """
     corpora = {name: found.corpus_id for name, found in audio.items()}
     own = audio[domain.name]
@@ -179,11 +179,11 @@ def recipe_of(
     model_digest: str,
     corpora: Mapping[str, str],
 ) -> str:
-    """The identity of what a cell of a suite does to each utterance.
+    """The identity of the processing of each utterance in a cell of a suite.
 
-    In a stream that depends on all that came before: it holds the stream, the corpora up to the cell's, by name in
-    `corpora`, and with that how many utterances they have. So no single utterance of a stream is the same work as
-    another run's, and a whole cell is after the same beginning alone.
+    In a stream, the processing depends on all that came before: the identity covers the stream and the corpora up to
+    the cell's own (by name in `corpora`), including their numbers of utterances. So single utterances of a stream
+    never match those of another run, and a whole cell matches only after the same beginning.
     """
     model = with_token_rate(suite.model, domain.corpus)
     recipe = recipe_id(choice.method(), suite.options_of(choice, seed), model, model_digest)
@@ -203,8 +203,8 @@ def plan_id_of(cells: Sequence[Cell]) -> str:
 
 
 def plan_audio(suite: Suite) -> dict[str, Audio]:
-    """What the audio of each domain will be, by the domain's name, or why it cannot be had."""
-    content = cache(content_digest)  # of this plan alone: a folder may be another one when it is next planned
+    """The planned audio of each domain, by the domain's name, or why it is not available."""
+    content = cache(content_digest)  # for this plan only: a folder may have changed by the next one
     counted = cache(lambda corpus: corpus.count(suite.limit))
     return {domain.name: audio_of(domain, suite.limit, content, counted) for domain in suite.domains}
 
@@ -212,13 +212,13 @@ def plan_audio(suite: Suite) -> dict[str, Audio]:
 def audio_of(
     domain: Domain, limit: int | None, content: Callable[[Corpus], str], counted: Callable[[Corpus], Count]
 ) -> Audio:
-    """What the audio of a domain will be, or why it cannot be had.
+    """The planned audio of a domain, or why it is not available.
 
     Args:
-        domain: which.
-        limit: at most this many utterances, spread over the speakers.
-        content: gives the digest of a corpus.
-        counted: gives how much of it is used.
+        domain: the domain.
+        limit: the most utterances to use, spread over the speakers.
+        content: returns the digest of a corpus.
+        counted: returns how much of it is used.
     """
     try:
         count = counted(domain.corpus)
@@ -226,7 +226,7 @@ def audio_of(
             reason = (
                 f"that is short enough: {count.left_out} are longer than max_seconds; raise it"
                 if count.left_out
-                else "to adapt to; look at what it holds"
+                else "to adapt to; check what it contains"
             )
             raise UsageError(
                 f"the corpus of domain {domain.name!r} has no utterance {reason}, or leave the domain out of the suite"
@@ -237,7 +237,7 @@ def audio_of(
 
 
 def content_digest(corpus: Corpus) -> str:
-    """The digest of what a corpus holds; of a folder, audio that has changed is read for it."""
+    """The digest of a corpus's content; for a folder, changed audio is read to compute it."""
     return corpus.content_digest()
 
 
@@ -245,9 +245,9 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
     """The identity of a domain's prepared audio: neither its name nor its group is part of it.
 
     Args:
-        domain: which.
-        limit: at most this many utterances, spread over the speakers.
-        content: gives the digest of a corpus; a cached one spares reading a folder once a domain.
+        domain: the domain.
+        limit: the most utterances to use, spread over the speakers.
+        content: returns the digest of a corpus; a cached function avoids reading a folder once per domain.
     """
     corruption = domain.corruption
     return digest(
@@ -264,9 +264,9 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
 
 
 def with_token_rate(model: ModelChoice, corpus: Corpus | None = None) -> ModelChoice:
-    """The model of a suite with the tokens a second that a corpus's language needs, where the suite says none.
+    """The model of a suite with the tokens per second that a corpus's language needs, unless the suite sets them.
 
-    They are part of a cell's identity as a number, so that a language that needs no more than usual changes nothing.
+    The number is part of a cell's identity, so a language that needs only the usual number changes nothing.
     """
     if model.tokens_per_second is not None:
         return model
@@ -280,13 +280,13 @@ def cell_id(recipe: str, corpus_id: str) -> str:
 
 
 def utterance_key(recipe: str, row: PreparedRow) -> str:
-    """The identity of what a recipe makes of a prepared utterance."""
+    """The identity of a recipe's result for a prepared utterance."""
     audio = None if row.audio is None else hashlib.sha256(row.audio.bytes).hexdigest()
     return digest([recipe, row.utterance_id, audio, row.text, row.language, row.speaker])
 
 
 def recipe_id(method: Method, options: Options, model: ModelChoice, model_digest: str) -> str:
-    """The identity of what a cell does to each utterance: the method, its options, the model, how it is fed."""
+    """The identity of the processing of each utterance: the method, its options, the model and how it is fed."""
     fed = with_token_rate(model)
     return digest(
         {

@@ -1,4 +1,4 @@
-"""Prepare a domain: clean speech, corruption, Parquet shards of FLAC. Made once, and found again by content."""
+"""Prepare a domain's audio: corrupt clean speech, and write Parquet shards of FLAC, once for the same content."""
 
 import itertools
 import logging
@@ -25,7 +25,7 @@ from emtta_core.store import AudioBytes, PreparedCorpus, PreparedRow, Store
 from emtta_core.suite import Domain, Suite
 
 SHARD_UTTERANCES = 64
-"""Utterances a file: some megabytes, so that a reader holds one in memory."""
+"""Utterances per file: a few megabytes, so that a reader can hold a file in memory."""
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -34,32 +34,32 @@ _locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A domain whose audio lies in the store."""
+    """A domain whose audio is in the store."""
 
-    corpus: PreparedCorpus  # where
-    reused: bool  # whether it lay there already
-    seconds: float  # wall seconds that this took
+    corpus: PreparedCorpus  # the prepared audio
+    reused: bool  # whether it was there already
+    seconds: float  # wall-clock seconds taken
 
 
 def prepare_domain(
     domain: Domain, corpus_id: str, store: Store, limit: int | None = None, *, retry_errors: bool = False
 ) -> Prepared:
-    """Make the audio of a domain, unless the store has it.
+    """Prepare the audio of a domain, unless the store has it.
 
-    An utterance whose audio cannot be used, or whose transcript is blank, becomes a row with its `error` and costs no
-    other. Two domains of the same content are made once, also when they are asked for at the same time.
+    An utterance whose audio cannot be used, or whose transcript is blank, becomes a row with an `error` and does not
+    affect the others. Domains of the same content are prepared once, even when requested at the same time.
 
     Args:
-        domain: which.
-        corpus_id: its identity, of `emtta_core.pipeline.plan.corpus_id`.
-        store: where to.
-        limit: at most this many utterances, spread over the speakers.
-        retry_errors: make audio anew that is there with utterances in error: their cause may be mended.
+        domain: the domain.
+        corpus_id: its identity, from `emtta_core.pipeline.plan.corpus_id`.
+        store: the store to write to.
+        limit: the most utterances to prepare, spread over the speakers.
+        retry_errors: prepare audio again if it has utterances in error, as the cause may have been fixed.
 
     Raises:
-        CorpusError: the corpus cannot be had.
-        UsageError: the corpus as a whole cannot be read, is another one than when it was planned, or the corruption
-            cannot be applied.
+        CorpusError: the corpus is not available.
+        UsageError: the corpus as a whole cannot be read, it has changed since it was planned, or the corruption cannot
+            be applied.
         StoreError: the store cannot be written.
     """
     started = time.perf_counter()
@@ -89,19 +89,19 @@ def prepare_domain(
 
 
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
-    # Refuse a corpus that is not the one that was planned: what it gave would be kept under a wrong identity.
+    # Refuse a corpus other than the planned one: its audio would be stored under the wrong identity.
     if planned.startswith(UNAVAILABLE):
         now = audio_of(domain, limit, content_digest, lambda corpus: corpus.count(limit))
         if now.error is not None:
             raise now.error
         raise UsageError(
-            f"the corpus of domain {domain.name!r} was not there when the run was planned, and is now; "
-            "a rerun plans the domain anew and goes on"
+            f"the corpus of domain {domain.name!r} was not available when the run was planned, and is now; "
+            "a rerun plans the domain again and continues"
         )
     if identity_of(domain, limit) != planned:
         raise UsageError(
             f"the corpus of domain {domain.name!r} is not the one that was planned: it, the noise, or emtta has "
-            "changed since; a rerun plans the domain anew, as it is now"
+            "changed since; a rerun plans the domain again, as it is now"
         )
 
 
@@ -112,19 +112,19 @@ def _rows(domain: Domain, limit: int | None) -> Iterator[PreparedRow]:
         except AudioError as error:
             yield _row_in_error(utterance, domain.corruption, str(error))
         except Exception as error:
-            if is_fatal(error) and not isinstance(error, MemoryError):  # of which a recording can ask any amount
+            if is_fatal(error) and not isinstance(error, MemoryError):  # one recording may need any amount of memory
                 raise
             log.warning("%s: utterance %s could not be prepared", domain.name, utterance.id, exc_info=True)
             yield _row_in_error(utterance, domain.corruption, unexpected("prepared", error))
 
 
 def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
-    # The row of an utterance; AudioError where its audio cannot be used, or its transcript is blank.
-    waveform = utterance.read()  # says of a folder's file more of what is wrong
+    # The row of an utterance; raises AudioError if its audio cannot be used or its transcript is blank.
+    waveform = utterance.read()  # its errors give more detail about a folder's file
     if not utterance.text.strip() and not utterance.silence:
         raise AudioError(
-            f"its transcript is empty ({utterance.text!r}), so that no word can be compared; get the corpus anew, or "
-            "report it to those who publish it"
+            f"its transcript is empty ({utterance.text!r}), so there is no word to compare; get the corpus again, or "
+            "report this to its publisher"
         )
     if corruption is None:
         (waveform, gain), snr_db = scale_back(waveform), None
@@ -166,7 +166,7 @@ def _label(corruption: Corruption | None) -> str | None:
 
 @cache
 def _murmur(count: int, seed: int) -> Sequence[Waveform]:
-    # Clean voices for babble and its like; spoken once a process, for they serve every utterance.
+    # Clean voices for babble and similar noises; synthesized once per process, as every utterance uses them.
     return voices_for_noise(count, seed)
 
 
@@ -175,16 +175,16 @@ def _shards(rows: Iterator[PreparedRow]) -> Iterator[list[PreparedRow]]:
 
 
 Listener = Callable[[str, Prepared | EmttaError], None]
-"""Is told of each domain by its name: what was prepared, or why nothing was."""
+"""Called for each domain with its name and what was prepared, or why nothing was."""
 
 
 def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str]:
-    """Prepare each domain of a suite, as many at once as its runtime says; one that fails costs no other.
+    """Prepare each domain of a suite, as many at once as its runtime says; a failure does not affect the others.
 
-    `listener` gets each domain when it is done.
+    `listener` is called for each domain when it is done.
 
     Returns:
-        Why a domain could not be prepared, or has no utterance that can be used, by its name.
+        Why a domain could not be prepared, or has no usable utterance, by its name.
 
     Raises:
         StoreError: the store cannot be written.
@@ -209,12 +209,12 @@ def prepare_all(suite: Suite, store: Store, listener: Listener) -> dict[str, str
 
 
 def _prepare(domain: Domain, audio: Audio, store: Store, limit: int | None) -> Prepared | EmttaError:
-    # Prepare a domain, or return why it cannot be; StoreError where the store is why.
+    # Prepare a domain, or return why it cannot be prepared; raises StoreError if the store is the cause.
     if audio.error is not None:
         return audio.error
     try:
         return prepare_domain(domain, audio.corpus_id, store, limit)
-    except StoreError:  # the others would meet the same
+    except StoreError:  # the other domains would fail for the same reason
         raise
     except EmttaError as error:
         return error

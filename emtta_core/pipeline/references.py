@@ -1,4 +1,4 @@
-"""Corrected references of a run: a file of utterances and their transcripts, held against what the run has."""
+"""Corrected references of a run: a file of utterances and their transcripts, checked against the run."""
 
 import csv
 import io
@@ -12,25 +12,25 @@ from emtta_core.input_files import read_plain
 from emtta_core.store import Catalogue, Store
 
 COLUMNS = ("id", "text", "domain")
-"""Of the file; the last is needed where an id means different utterances in different domains."""
+"""Columns of the file; the last is needed if an id means different utterances in different domains."""
 
 NAMED = 5
-"""Utterances that a message names."""
+"""The most utterances that a message names."""
 
 _UTTERANCES = "SELECT DISTINCT domain, utterance_id FROM utterances WHERE run_id = $run_id ORDER BY ALL"
 
 
 def read_references(path: Path, store: Store, run_id: str, *, partial: bool = False) -> dict[tuple[str, str], str]:
-    """The transcripts that a file gives the utterances of a run, by domain and utterance.
+    """Read the corrected transcripts of a run's utterances from a file, by domain and utterance.
 
     Args:
-        path: a `.csv` or `.tsv` with a header, or a `.jsonl`: `id` and `text`, and `domain` where it matters.
-        store: the run's.
+        path: a `.csv` or `.tsv` with a header, or a `.jsonl`: `id` and `text`, and `domain` where ids are ambiguous.
+        store: the run's store.
         run_id: the run.
-        partial: whether utterances that the file lacks keep their transcript.
+        partial: whether utterances missing from the file keep their transcript.
 
     Raises:
-        UsageError: the file cannot be read, names an utterance that the run has not, or lacks one; names the first.
+        UsageError: the file cannot be read, names an utterance that the run lacks, or lacks one of the run's.
     """
     with Catalogue(store, runs=[run_id]) as catalogue:
         rows = catalogue.query(_UTTERANCES, {"run_id": run_id}).rows
@@ -66,7 +66,7 @@ def read_references(path: Path, store: Store, run_id: str, *, partial: bool = Fa
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
-    # The rows of a file with where they are.
+    # The rows of a file, each with its place in the file.
     try:
         text = read_plain(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ def _object(path: Path, number: int, line: str) -> object:
     try:
         return json.loads(line)
     except ValueError as error:
-        raise UsageError(f"{path}, line {number}: it is no JSON ({error})") from error
+        raise UsageError(f"{path}, line {number}: not valid JSON ({error})") from error
 
 
 def _checked(path: Path, place: str, row: object) -> Mapping[str, str]:
@@ -105,6 +105,6 @@ def _checked(path: Path, place: str, row: object) -> Mapping[str, str]:
         or not all(isinstance(value, str) for value in row.values())
     ):
         raise UsageError(
-            f"{path}, {place}: {row!r} must have id and text, both texts, and no more than domain beside them"
+            f"{path}, {place}: {row!r} must have id and text, both strings, and may have only domain besides"
         )
     return row

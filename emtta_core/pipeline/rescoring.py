@@ -1,8 +1,8 @@
-"""Score again what a run has stored: by other scorers, by another release of one, with corrected references.
+"""Rescore what a run has stored: with other scorers, another release of one, or corrected references.
 
-Hypotheses stay as they are. The scores made anew lie beside those that were made with the hypotheses, and count in
-their place (see the view `utterances`). What is scored already as it would be now is left alone, so that a scoring that
-was killed goes on where it stopped.
+Hypotheses stay as they are. The new scores are stored beside those made with the hypotheses, and count in their place
+(see the view `utterances`). Scores that would come out the same are kept, so a scoring that was killed resumes where it
+stopped.
 """
 
 import logging
@@ -29,10 +29,10 @@ from emtta_core.store.lease import Lease, lease
 log = logging.getLogger("emtta.pipeline")
 
 SHARD = 50_000
-"""Rows of a file."""
+"""Rows per file."""
 
 CHUNK = 1_000
-"""Utterances that a process is given at once."""
+"""Utterances given to a process at once."""
 
 _Answer = TypeVar("_Answer")
 
@@ -51,7 +51,7 @@ _CORRECTED = """
     GROUP BY domain, utterance_id
 """
 
-# An utterance's rows come one after another, for the methods often hear the same.
+# The rows of an utterance are consecutive, as its hypotheses are often the same.
 _OF_DOMAIN = """
     WITH
     decoded AS (
@@ -80,15 +80,15 @@ _SCORERS = """
 _HYPOTHESES = "SELECT count(*) FROM raw.hypotheses WHERE run_id = $run_id"
 
 Key = tuple[str, str]
-"""A domain and an utterance of it."""
+"""A domain and one of its utterances."""
 
 
 @dataclass(slots=True)
 class Rescoring:
-    """What a scoring did."""
+    """The outcome of a scoring."""
 
-    scored: dict[str, int] = field(default_factory=dict)  # utterances that were scored, by scorer
-    kept: dict[str, int] = field(default_factory=dict)  # utterances that had been scored in the same way, by scorer
+    scored: dict[str, int] = field(default_factory=dict)  # utterances scored, by scorer
+    kept: dict[str, int] = field(default_factory=dict)  # utterances already scored in the same way, by scorer
 
 
 def rescore(
@@ -100,20 +100,20 @@ def rescore(
     workers: int = 1,
     held: Lease | None = None,
 ) -> Rescoring:
-    """Score a run again, compute its statistics, and write its results.
+    """Rescore a run, compute its statistics, and write its results.
 
     Args:
-        store: the run's.
+        store: the run's store.
         run_id: the run.
-        scorers: by which; by default those of its suite, and all by which it has been scored.
+        scorers: the scorers; by default those of its suite and all that have scored it.
         references: corrected transcripts by domain and utterance; the others stay as they are.
-        workers: processes.
-        held: the run's lease, where the caller has it.
+        workers: number of processes.
+        held: the run's lease, if the caller holds it.
 
     Raises:
         UsageError: there is no such run or scorer.
-        ScorerError: a normalizer of another package failed; no score of this scoring is kept.
-        StoreError: another process works on the run, or its files cannot be read or written.
+        ScorerError: a normalizer from another package failed; no score of this scoring is kept.
+        StoreError: another process is working on the run, or its files cannot be read or written.
     """
     suite_scorers = store.run(run_id).scorers
     with lease(store, run_id) if held is None else nullcontext():
@@ -133,7 +133,7 @@ def rescore(
                 for name in wanted:
                     _rescore_by(name, writer, corrected, pool, made)
             except ScorerError:
-                store.backend.remove(writer.files)  # half of a scoring says nothing
+                store.backend.remove(writer.files)  # a partial scoring is meaningless
                 raise
         for name in wanted:
             update_statistics(store, run_id, name)
@@ -145,23 +145,23 @@ def rescore(
 def settle_figures(
     store: Store, run_id: str, held: Lease | None = None, show: Callable[[Catalogue], None] | None = None
 ) -> None:
-    """See that a run is scored as its suite says, with its statistics and results; what fails twice is logged alone.
+    """Bring a run's scores, statistics and results up to date with its suite; failures are only logged.
 
     Args:
-        store: the run's.
+        store: the run's store.
         run_id: the run.
-        held: the run's lease, where the caller has it.
-        show: is given a catalogue of the run afterwards, whose rows are in memory.
+        held: the run's lease, if the caller holds it.
+        show: called afterwards with a catalogue of the run whose rows are in memory.
     """
     try:
         _tried_twice(lambda: _settle(store, run_id, held, show))
     except Exception:
-        text = "the figures of run %s could not be computed; its rows are all there; compute them with: %s"
+        text = "the figures of run %s could not be computed; all its rows are stored; compute the figures with: %s"
         log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
 
 
 def _tried_twice(compute: Callable[[], _Answer]) -> _Answer:
-    # A fault of the store may pass, and all figures are computed from its rows, which can be read once more.
+    # A fault of the store may be temporary; figures are computed from stored rows, so they can be computed again.
     try:
         return compute()
     except StoreError:
@@ -178,7 +178,7 @@ def _settle(store: Store, run_id: str, held: Lease | None, show: Callable[[Catal
 
 
 def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
-    # See that the scores and statistics by each scorer of the suite are there; whether the results tell them already.
+    # Compute missing scores and statistics for each scorer of the suite; return whether the results are up to date.
     store = catalogue.store
     found: dict[str, str] = {}
     for name in store.run(run_id).scorers:
@@ -200,7 +200,7 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
 
 
 def _settle_statistics(catalogue: Catalogue, run_id: str, name: str) -> Literal["settled", "computed", "unscored"]:
-    # See that the statistics by a scorer are there. The catalogue has the rows by the first scorer in memory.
+    # Compute the statistics for a scorer if they are missing. The catalogue holds the first scorer's rows in memory.
     store = catalogue.store
     is_first = name == store.run(run_id).scorers[0]
     with nullcontext(catalogue) if is_first else Catalogue(store, runs=[run_id], scorer=name) as opened:
@@ -211,15 +211,15 @@ def _settle_statistics(catalogue: Catalogue, run_id: str, name: str) -> Literal[
 
 @dataclass(frozen=True, slots=True)
 class _Domain:
-    """The utterances of a domain that are scored anew."""
+    """The utterances of a domain to rescore."""
 
     name: str
-    utterances: Sequence[tuple[tuple[str, str, int], Heard]]  # each with its method, its cell's identity, its attempt
-    scores: Iterable[dict[str, Any]]  # of each, in order
+    utterances: Sequence[tuple[tuple[str, str, int], Heard]]  # each with its method, cell identity and attempt
+    scores: Iterable[dict[str, Any]]  # one per utterance, in order
 
 
 class _Writer:
-    """Writes scores to the store, many to a file."""
+    """Writes scores to the store, many per file."""
 
     def __init__(self, store: Store, run_id: str, scoring: int) -> None:
         self.store, self.run_id, self.scoring = store, run_id, scoring
@@ -258,7 +258,7 @@ def _rescore_by(
     stale |= {domain for domain, _ in corrected}
     domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale]
     made.scored[name] = 0
-    # A pair is there when its second has been begun: other processes score that one while the first is written.
+    # A domain is written once the next has been begun, so that other processes score the next meanwhile.
     for domain, _ in pairwise(chain(_begun(name, writer, domains, corrected, pool), [None])):
         assert domain is not None
         writer.add(domain, corrected)
@@ -283,7 +283,7 @@ def _begun(
 
 
 def _states(catalogue: Catalogue, run_id: str) -> list[tuple[Any, ...]]:
-    # By whom the utterances of each domain are scored, with their number.
+    # The normalizers that scored the utterances of each domain, with the number of utterances.
     return catalogue.query(_STATES, {"run_id": run_id}).rows
 
 
@@ -292,14 +292,14 @@ def _is_stale(name: str, language: str, normalizer: str | None) -> bool:
 
 
 def _pool(workers: int) -> AbstractContextManager[Executor | None]:
-    # Processes that know scoring alone, and so begin within a second.
+    # Processes that import only the scoring code, and so start within a second.
     if workers == 1:
         return nullcontext()
     return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent, (os.getpid(),))
 
 
 def _end_with_parent(parent: int) -> None:
-    # A pool's process would wait for work for ever if its parent were killed.
+    # Otherwise a pool's process would wait for work forever if its parent were killed.
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
@@ -309,7 +309,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _scored(utterances: Sequence[Heard], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:
-    # Processes begin at once; this one does nothing before the scores are asked for.
+    # A pool begins at once; without one, scores are computed as they are requested.
     chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
     by = repeat(name)
     return chain.from_iterable(map(score_all, chunks, by) if pool is None else pool.map(score_all, chunks, by))

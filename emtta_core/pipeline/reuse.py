@@ -1,8 +1,8 @@
-"""Results that a cell takes over from other runs of the store, or from its own run, since they are of the same work.
+"""Reuse of results of the same work, from other runs of the store or from the same run.
 
-They are linked, not copied: a link names the row that is meant, and the views show that row under the name of the cell
-that reuses it. Whole cells are found by their identity before any audio is prepared; single utterances, of a corpus
-that has grown or under a higher limit, by the identity of each (`utterance_key`) once their audio is there.
+Results are linked, not copied: a link names a row, and the views show that row under the cell that reuses it. Whole
+cells are found by their identity before any audio is prepared; single utterances (of a corpus that has grown, or under
+a higher limit) by their own identity (`utterance_key`) once their audio is prepared.
 """
 
 import logging
@@ -24,7 +24,7 @@ from emtta_core.suite import parse_suite
 log = logging.getLogger("emtta.pipeline")
 
 RUNS_A_CELL = 3
-"""Runs that are searched for the results of one cell, the newest first; nights of one suite all have the same."""
+"""The most runs searched for the results of one cell, newest first; nightly runs of a suite all have the same."""
 
 _TRACES = get_args(Trace)
 
@@ -37,7 +37,7 @@ _CANDIDATES = """
     ORDER BY runs.created_at DESC, plans.run_id DESC
 """
 
-# Where a run has linked a result, its maker is given: no link leads to a link.
+# For a linked result, this gives the run that made it: no link leads to a link.
 _RESULTS = """
     SELECT
         made.cell_id,
@@ -71,7 +71,7 @@ _DONE = "SELECT domain, method, seed, utterance_id FROM utterances WHERE run_id 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A result that can be reused: of what work it is, and where its rows are."""
+    """A reusable result: the work it belongs to, and where its rows are."""
 
     cell_id: str
     utterance_key: str
@@ -85,37 +85,37 @@ class Result:
 
 
 Reusable = Mapping[Cell, Mapping[str, Result]]
-"""By cell, the results that it can take over, by utterance."""
+"""By cell, the results that it can reuse, by utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How far the cells of a run are, or would be when it begins."""
+    """The progress of a run's cells, now and once results are reused."""
 
-    now: tuple[CellState, ...]  # how far each cell is, in order
-    found: Reusable = field(default_factory=dict)  # what each would take over from other runs
+    now: tuple[CellState, ...]  # the progress of each cell, in order
+    found: Reusable = field(default_factory=dict)  # what each cell would reuse from other runs
     recorded: bool = False  # whether the store has the run
-    # Whether single utterances of other runs may be the same, which is known when the audio is prepared.
+    # Whether single utterances of other runs may match, which is known only once the audio is prepared.
     may_grow: bool = False
 
     @property
     def states(self) -> tuple[CellState, ...]:
-        """How far each cell would be once it has taken over what there is."""
+        """The progress of each cell once it reuses the results found."""
         return tuple(_with_reused(state, len(self.found.get(state.cell, ()))) for state in self.now)
 
     def sources(self, cells: Collection[Cell]) -> list[str]:
-        """The runs whose results these cells would take over."""
+        """The runs whose results these cells would reuse."""
         taken = (result for cell, results in self.found.items() if cell in cells for result in results.values())
         return list(dict.fromkeys(result.source_run for result in taken))
 
 
 def expected(run: Run, store: Store | None) -> Expected:
-    """How far a run is, recorded or not, with what it would take over from other runs.
+    """The progress of a run, recorded or not, and what it would reuse from other runs.
 
-    A run that is recorded takes over as it was recorded: none where it was begun to measure everything anew.
+    A recorded run follows its recorded setting: one begun with `--no-reuse` reuses nothing.
 
     Raises:
-        UsageError: a run of this id is there with another plan; names the fields that differ.
+        UsageError: a run of this id exists with a different plan; the message names the fields that differ.
         StoreError: the store cannot be read.
     """
     now = {cell: CellState(cell, MISSING, 0, 0, 0, None, None) for cell in run.cells}
@@ -137,13 +137,13 @@ def _with_reused(state: CellState, count: int) -> CellState:
 
 
 class Reuse:
-    """What cells of a run can take over."""
+    """Finds and links the results that cells of a run can reuse."""
 
     def __init__(self, store: Store, run: Run, cells: Sequence[Cell]) -> None:
-        """Find the runs that results can come from: none where the suite wants none reused."""
+        """Find the runs whose results can be reused; none if the suite disables reuse."""
         self._store, self._run = store, run
         self._cells = tuple(cells) if run.suite.runtime.reuse else ()
-        self.runs: tuple[str, ...] = ()  # the other runs that have done the same to some audio, the newest first
+        self.runs: tuple[str, ...] = ()  # the other runs with the same recipe for some audio, newest first
         self._same: set[str] = set()
         self._recipes: set[str] = set()
         if self._cells and len(store.backend.list("runs")) > (store.find_run(run.run_id) is not None):
@@ -158,22 +158,22 @@ class Reuse:
 
     @property
     def may_have_more(self) -> bool:
-        """Whether some cell differs in its audio alone from one that was done: single utterances may be the same."""
+        """Whether some cell differs only in its audio from another run's, so that single utterances may match."""
         return any(cell.recipe_id in self._recipes and cell.cell_id not in self._same for cell in self._cells)
 
     def of_cells(self) -> Reusable:
-        """What other runs have done of the very same cells."""
+        """Results of other runs for identical cells."""
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
         return self._whole_streams(self._find(self.runs, cells, {})) if cells else {}
 
     def shares(self, cell: Cell) -> bool:
-        """Whether a cell takes over results."""
+        """Whether a cell reuses results."""
         return cell in self._cells
 
     def of_utterances(self, cells: Sequence[Cell]) -> Reusable:
-        """What other runs, and other cells of this one, have done of utterances that are the same.
+        """Results of other runs, and of other cells of this run, for identical utterances.
 
-        The cells are of one corpus, which is prepared.
+        The cells must share one corpus, which is prepared.
         """
         episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
         cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]
@@ -193,19 +193,19 @@ class Reuse:
         }
 
     def link(self, found: Reusable) -> None:
-        """Link results, so that from now on they count in this run."""
+        """Link results, so that they count in this run from now on."""
         rows: dict[str, list[LinkRow]] = defaultdict(list)
         for cell, results in found.items():
             for result in results.values():
                 rows[result.source_run].append(_link(cell, result))
         for source_run, links in rows.items():
             name = self._store.write_links(self._run.run_id, source_run, links)
-            # Pruning removes the record of a run before it asks who reuses it: one of the two sees the other.
+            # Pruning removes a run's record before it looks for links to the run: one of the two sees the other.
             if source_run != self._run.run_id and self._store.find_run(source_run) is None:
                 self._store.backend.remove([name])
 
     def _find(self, runs: Iterable[str], cells: Sequence[Cell], keys: Mapping[str, Sequence[Cell]]) -> Reusable:
-        # The results of some runs that are those of these cells, or of the cells that wait for their keys.
+        # The results in some runs of these cells, or of the utterances with these keys.
         by_id: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
             by_id[cell.cell_id].append(cell)
@@ -215,7 +215,7 @@ class Reuse:
             parameters = {"run_id": run_id, "cells": list(by_id), "keys": list(keys)}
             with Catalogue(self._store, runs=[run_id]) as catalogue:
                 results = [Result(*row) for row in catalogue.query(_RESULTS, parameters).rows]
-            # Most often there are none, and what this run has done itself need not be read.
+            # Usually there are none, and then the results of this run need not be read.
             if results and done is None:
                 done = self._done()
             for result in results:
@@ -225,7 +225,7 @@ class Reuse:
         return found
 
     def _whole_streams(self, found: Reusable) -> Reusable:
-        # Of a stream all that is missing, or nothing: one that has to go on goes on from where this run left it.
+        # A stream reuses results only for all of its missing utterances; otherwise it resumes where this run left it.
         suite, wanted = self._run.suite, set(self._cells)
         for work in works_of(suite, self._run.cells):
             if suite.stream_of(suite.method(work[0].method)) is not None and any(
@@ -244,7 +244,7 @@ class Reuse:
         try:
             there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
         except EmttaError as error:
-            log.warning("nothing of the run %s is reused, for its suite cannot be read: %s", run_id, error)
+            log.warning("no result of the run %s is reused, as its suite cannot be read: %s", run_id, error)
             return False
         return _TRACES.index(there) >= _TRACES.index(self._run.suite.runtime.trace)
 

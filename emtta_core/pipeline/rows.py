@@ -1,4 +1,4 @@
-"""From what the engine returns to the rows that the store keeps, and their scores."""
+"""Convert the engine's results to the rows of the store, and score them."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ log = logging.getLogger("emtta.pipeline")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The rows of some utterances of a cell, for the tables that are written together."""
+    """The rows of some utterances of a cell, written to several tables together."""
 
     hypotheses: tuple[HypothesisRow, ...]
     steps: tuple[StepRow, ...]
@@ -40,7 +40,7 @@ class Tally:
 
     @property
     def wer(self) -> float | None:
-        """Word error rate in percent; none where nothing was scored."""
+        """Word error rate in percent; None if nothing was scored."""
         return 100 * self.word_errors / self.words if self.words else None
 
     def add(self, other: "Tally") -> None:
@@ -53,13 +53,13 @@ class Tally:
         self.seconds += other.seconds
 
     def add_score(self, row: ScoreRow) -> None:
-        """Add the words of an utterance and the errors in them; nothing for one that has no score."""
+        """Add an utterance's words and word errors; an utterance without a score adds nothing."""
         self.word_errors += (row.substitutions or 0) + (row.deletions or 0) + (row.insertions or 0)
         self.words += row.words or 0
 
 
 def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = DEFAULT) -> Shard:
-    """Make the rows of some utterances: their hypotheses, steps, scores and windows."""
+    """Make the hypotheses, steps, scores and windows of some utterances."""
     hypotheses, steps, scores, windows = [], [], [], []
     for outcome in outcomes:
         result = outcome.result
@@ -75,7 +75,7 @@ def make_shard(cell: Cell, attempt: int, outcomes: Sequence[Outcome], by: str = 
 
 
 def tally_shard(shard: Shard) -> Tally:
-    """The sums over a shard just made."""
+    """The sums over a new shard."""
     tally = Tally(utterances=len(shard.hypotheses))
     tally.audio_seconds = sum(row.audio_seconds for row in shard.hypotheses)
     tally.seconds = sum(row.seconds or 0.0 for row in shard.hypotheses)
@@ -89,7 +89,7 @@ def tally_shard(shard: Shard) -> Tally:
 
 
 def tally_done(done: Sequence[DoneUtterance]) -> Tally:
-    """The sums over utterances that an earlier attempt had done, as it scored them."""
+    """The sums over utterances of earlier attempts, as scored then."""
     tally = Tally(utterances=len(done), errors=sum(utterance.error is not None for utterance in done))
     for utterance in done:
         if utterance.error is None and utterance.score is not None:
@@ -121,7 +121,7 @@ def _window(hypothesis: HypothesisRow, adapted: WindowResult) -> WindowRow:
     window, result = adapted.window, adapted.result
     error = SILENT if result is None else result.error
     columns = _columns(result if error is None else None, WindowRow)
-    columns["seconds"] = len(window.waveform) / SAMPLE_RATE  # here not the wall time
+    columns["seconds"] = len(window.waveform) / SAMPLE_RATE  # in this table, not the wall-clock time
     return WindowRow(
         **_key(hypothesis),
         window=window.number,
@@ -138,7 +138,7 @@ def _key(row: HypothesisRow) -> dict[str, Any]:
 
 
 def _columns(result: AdaptationResult | None, row: type) -> dict[str, Any]:
-    # The columns of a row that are fields of a result, by name; all null and no flags where there is none.
+    # The columns of a row that are fields of a result, by name; all null and without flags if there is no result.
     names = _names(AdaptationResult) & _names(row) - {"utterance_id", "error"}
     if result is None:
         return dict.fromkeys(names) | {"flags": ()}

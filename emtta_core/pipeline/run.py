@@ -1,4 +1,4 @@
-"""A run: a suite planned into a store under an id, what of it is still to do, and the nights of a suite."""
+"""A run: a suite planned under an id and recorded in a store; resuming runs, and nightly runs of a suite."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ PACKAGES = (
     *("emtta", "torch", "transformers", "numpy", "soundfile", "soxr"),
     *("prefect", "pyarrow", "duckdb", "jiwer", "whisper-normalizer"),
 )
-"""Whose releases a run records, besides Python's."""
+"""The packages whose versions a run records, besides Python's."""
 
 log = logging.getLogger("emtta.pipeline")
 
@@ -53,13 +53,13 @@ class Run:
 
 
 def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
-    """Plan a suite, and write nothing yet.
+    """Plan a suite without writing anything.
 
-    The run's suite is the one given with each corpus located. What cannot be had is in the plan's `remarks`. Without a
-    chosen `run_id`, the same suite and model find their run again.
+    The run's suite is the given one with each corpus located. The plan's `remarks` list what is not available. Without
+    a `run_id`, the same suite and model always give the same id.
 
     Raises:
-        EmttaError: no domain's audio can be had.
+        EmttaError: the audio of no domain is available.
     """
     suite = locate(suite)
     planned = plan(suite, model_digest)
@@ -67,15 +67,15 @@ def plan_run(suite: Suite, model_digest: str, run_id: str | None = None) -> Run:
 
 
 def default_id(suite: Suite, planned: Plan) -> str:
-    """The id of a run for which none was chosen."""
+    """The id of a run for which the user chose none."""
     return f"{suite.name}-{planned.plan_id[:8]}"
 
 
 def is_recorded(run: Run, store: Store) -> bool:
-    """Whether the store has the run; domains that had no audio when it was recorded may have some in `run`.
+    """Whether the store has the run; domains without audio when it was recorded may have some in `run`.
 
     Raises:
-        UsageError: it has a run of this id with another plan; names the fields that differ.
+        UsageError: it has a run of this id with a different plan; the message names the fields that differ.
     """
     stored = store.find_run(run.run_id)
     if stored is None:
@@ -86,12 +86,12 @@ def is_recorded(run: Run, store: Store) -> bool:
 
 
 def record(run: Run, store: Store) -> None:
-    """Record a run and its plan; to a run that is there, add the audio that its domains lacked, and how it is scored.
+    """Record a run and its plan; to an existing run, add audio that its domains lacked, and update its scorers.
 
     Raises:
-        UsageError: a run of this id is there with another plan; names the fields that differ. Or a scorer of the suite
-            cannot be had.
-        StoreError: another process works on a run of this id, or the record there cannot be read.
+        UsageError: a run of this id exists with a different plan (the message names the fields that differ), or a
+            scorer of the suite is not available.
+        StoreError: another process is working on a run of this id, or its record cannot be read.
     """
     for name in run.suite.scorers:
         scorer(name)  # refused before anything is recorded
@@ -103,14 +103,14 @@ def record(run: Run, store: Store) -> None:
         if begun.suite.scored_as(run.suite) != begun.suite:
             change_scoring(run, store)
         return
-    with lease(store, run.run_id):  # of two suites with one run id, the second is refused: they never mix
+    with lease(store, run.run_id):  # of two suites with one run id, the second is refused, so they never mix
         if not is_recorded(run, store):
             store.write_plan(run.run_id, _plan_rows(run.cells, run.suite))
             store.write_run(run.run_id, _run_row(run))
 
 
 def change_scoring(run: Run, store: Store) -> None:
-    """Record that a run is to be scored as its suite says now; StoreError where a process works on it."""
+    """Record that a run is to be scored as its suite says now; raises StoreError if a process is working on it."""
     with lease(store, run.run_id):
         suite = load_run(store, run.run_id).suite.scored_as(run.suite)
         store.write_plan(run.run_id, _plan_rows(planned_cells(store, run.run_id), suite))  # first: see `replace_plan`
@@ -119,7 +119,7 @@ def change_scoring(run: Run, store: Store) -> None:
 
 
 def replace_plan(run: Run, store: Store) -> None:
-    """Write the plan of a recorded run of which domains were planned anew; StoreError where a process works on it."""
+    """Write the plan of a recorded run after replanning domains; raises StoreError if a process is working on it."""
     with lease(store, run.run_id):
         row = replace(store.run(run.run_id), plan_id=run.plan.plan_id, suite_toml=run.suite.to_toml())
         store.write_run(run.run_id, row)  # first: a process killed here leaves a plan that lacks audio, to be replaced
@@ -127,10 +127,10 @@ def replace_plan(run: Run, store: Store) -> None:
 
 
 def load_run(store: Store, run_id: str) -> Run:
-    """A run as the store has it.
+    """Load a run from the store.
 
     Raises:
-        UsageError: there is no such run; lists those there are.
+        UsageError: there is no such run; the message lists the existing runs.
     """
     row = store.run(run_id)
     suite = parse_suite(row.suite_toml, origin=f"the suite of run {run_id}")
@@ -138,9 +138,9 @@ def load_run(store: Store, run_id: str) -> Run:
 
 
 def find_begun(run: Run, store: Store) -> Run:
-    """A run without a chosen id, under the id of the one as which it was begun while some of its audio was lacking.
+    """Give a run without a chosen id the id under which it was begun while some of its audio was missing.
 
-    That one had another plan, and so another id. Where there is none, the run is returned as it is.
+    The earlier plan differed, and so did its id. If there is no such run, the run is returned unchanged.
     """
     if run.run_id != default_id(run.suite, run.plan) or store.find_run(run.run_id) is not None:
         return run
@@ -151,15 +151,15 @@ def find_begun(run: Run, store: Store) -> Run:
                 if _continued(load_run(store, run_id), run) is not None:
                     return replace(run, run_id=run_id)
             except EmttaError as error:
-                log.warning("the run %s cannot be read, so it is not continued: %s", run_id, error)
+                log.warning("the run %s cannot be read, so it is not resumed: %s", run_id, error)
     return run
 
 
 def plan_anew(run: Run, domains: Collection[str]) -> Run:
-    """Plan domains of a recorded run anew, with the audio and transcripts that are there now.
+    """Replan domains of a recorded run with the audio and transcripts available now.
 
-    A domain whose audio cannot be had stays as it was planned. Where a stream goes through several domains, all are
-    planned anew, or none.
+    A domain whose audio is not available keeps its plan. If a stream goes through several domains, either all domains
+    are replanned or none.
     """
     if not domains:
         return run
@@ -174,8 +174,8 @@ def plan_anew(run: Run, domains: Collection[str]) -> Run:
 
 
 def _continued(begun: Run, run: Run) -> Run | None:
-    # A recorded run with the audio that it lacked and that `run` has; None where `run` has another plan than that.
-    # The id of the plan is that of its cells, or already that of `run` where `replace_plan` was cut short.
+    # A recorded run with the audio that it lacked and `run` has; None if `run` differs in more than that. The plan id
+    # is derived from its cells, or is already that of `run` if `replace_plan` was interrupted.
     if begun.plan.plan_id not in (plan_id_of(begun.cells), run.plan.plan_id):
         return None
     lacking = {cell.domain for cell in begun.cells if not cell.available}
@@ -184,7 +184,7 @@ def _continued(begun: Run, run: Run) -> Run | None:
 
 
 def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
-    # A run with these cells in the place of its own of the same names, and their domains as `suite` has them.
+    # A run in which these cells replace those of the same names, with their domains as in `suite`.
     new = {(cell.domain, cell.method, cell.seed): cell for cell in cells}
     merged = tuple(new.get((cell.domain, cell.method, cell.seed), cell) for cell in run.cells)
     names = {cell.domain for cell in cells}
@@ -194,14 +194,14 @@ def _with_cells(run: Run, suite: Suite, cells: Sequence[Cell]) -> Run:
 
 
 def check_unchanged(store: Store, run: Run) -> None:
-    """Check that cells of a recorded run would be what they were when it was planned, as far as its record tells.
+    """Check that this release would evaluate a recorded run's cells as they were planned, judging by its record.
 
-    And that its scorers are to be had: else each hypothesis would be made in vain.
+    Also check that its scorers are available, as hypotheses could not be scored otherwise.
 
-    Its corpora are not looked at: their audio is checked when it is prepared.
+    Its corpora are not checked here: their audio is checked when it is prepared.
 
     Raises:
-        UsageError: this release adapts differently; names what differs. Or a scorer cannot be had.
+        UsageError: this release adapts differently (the message says how), or a scorer is not available.
     """
     for name in run.suite.scorers:
         scorer(name)
@@ -210,13 +210,13 @@ def check_unchanged(store: Store, run: Run) -> None:
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise UsageError(
-            f"the run {run.run_id!r} was planned by other code, and cannot go on with this; differences:\n{listed}\n"
-            "begin a new run of its suite, or install the release that it was planned with"
+            f"the run {run.run_id!r} was planned by different code and cannot be resumed; differences:\n{listed}\n"
+            "start a new run of its suite, or install the release with which it was planned"
         )
 
 
 def as_now(run: Run, runtime: Runtime, model: ModelChoice) -> Run:
-    """A recorded run with the runtime, the device and the model's folder that its suite names now; the plan stays."""
+    """A recorded run with the runtime, device and model folder that its suite names now; the plan is unchanged."""
     planned = run.suite.model
     kept = ("precision", *FED, *(("revision",) if model.name == planned.name else ()))
     model = model.model_copy(update={name: getattr(planned, name) for name in kept})
@@ -233,13 +233,13 @@ def _difference(run: Run, stored: RunRow) -> str:
     lines += _other_code(stored)
     listed = "\n".join(f"  {line}" for line in lines) or "  the content of a corpus, or a plug-in"
     return (
-        f"the run {run.run_id!r} is there with another plan; differences:\n{listed}\n"
-        "choose another --run-id, or leave it out to have one made from the plan"
+        f"the run {run.run_id!r} exists with a different plan; differences:\n{listed}\n"
+        "choose another --run-id, or leave it out to derive one from the plan"
     )
 
 
 def _changed_plugins(run: Run) -> list[str]:
-    # The methods of a run whose plug-ins are not those with which it was planned.
+    # The methods of a run whose plug-ins have changed since it was planned.
     suite, changed = run.suite, dict[str, None]()
     corpora = {cell.domain: cell.corpus_id for cell in run.cells}
     for cell in run.cells:
@@ -252,7 +252,7 @@ def _changed_plugins(run: Run) -> list[str]:
 
 
 def _other_code(stored: RunRow) -> list[str]:
-    # The versions in which this release adapts differently from the one that recorded a run.
+    # The version changes that make this release adapt differently from the one that recorded a run.
     if stored.algorithm_version == ALGORITHM_VERSION:
         return []
     return [f"the algorithm's version: {stored.algorithm_version} there, {ALGORITHM_VERSION} here"]
@@ -295,9 +295,9 @@ def _run_row(run: Run) -> RunRow:
 
 
 def versions() -> dict[str, str]:
-    """The releases of Python and of the packages that matter, and by which instructions this processor adds.
+    """The versions of Python and the relevant packages, and this processor's vector instructions.
 
-    A package that is not installed is left out.
+    Packages that are not installed are left out.
     """
     return {"python": platform.python_version(), "processor": _processor(), **_releases()}
 
@@ -312,15 +312,15 @@ def _releases() -> dict[str, str]:
 
 
 def _processor() -> str:
-    # This processor's kind and vector instructions, by which float32 sums differ in their last digits.
-    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})  # numpy leaves out what is empty
+    # This processor's architecture and vector instructions, on which the last digits of float32 sums depend.
+    extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})  # numpy leaves out empty entries
     vectors = [*extensions.get("baseline", []), *extensions.get("found", [])]
     held_to = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
     return " ".join([platform.machine(), *vectors, *([f"as {held_to}"] if held_to else [])])
 
 
 def _git_commit() -> str | None:
-    # The commit of the code, with `+` behind it where files were changed; none outside a checkout.
+    # The commit of the code, followed by `+` if files were changed; None outside a checkout.
     here = Path(__file__).parent
     try:
         _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # the checkout may be of something else
@@ -336,13 +336,13 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
-    """Plan the run of a date: `<suite>-<date>`, or that with `-2`, `-3`, … behind it.
+    """Plan the run of a date: `<suite>-<date>`, or that followed by `-2`, `-3`, ….
 
-    A run of the date that has the same plan and is not complete is the one that goes on. One that is complete, or has
-    another plan (the suite, the model or the algorithm changed during the day), is left as it is.
+    An incomplete run of the date with the same plan is resumed. One that is complete, or has a different plan (the
+    suite, the model or the algorithm changed during the day), is left alone.
 
     Raises:
-        StoreError: a run of that date is there and cannot be read.
+        StoreError: a run of that date exists but cannot be read.
     """
     night = plan_run(suite, model_digest, f"{suite.name}-{date}")
     for number in itertools.count(2):
@@ -356,7 +356,7 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
 
 def baselines(store: Store, run_id: str) -> list[str]:
-    """The complete runs of the same suite and model that were begun before a run, the newest first."""
+    """The complete runs of the same suite and model begun before a run, newest first."""
     this, there = store.run(run_id), RunList(store).refresh().records
     same = [row for row in there if (row["suite"], row["model"]) == (this.suite, this.model)]
     earlier = [row for row in same if row["created_at"] <= this.created_at and row["run_id"] != run_id]

@@ -1,6 +1,6 @@
 """The figures of a run as one JSON document, `results.json`, whose schema is `docs/results.schema.json`.
 
-The document depends on the run alone, not on when it was made, so that one that says the same is not written again.
+The document depends only on the run, not on when it was made, so an unchanged one is not written again.
 """
 
 import json
@@ -15,16 +15,16 @@ from emtta_core.store.result import Result
 log = logging.getLogger("emtta.pipeline")
 
 Row = Mapping[str, Any]
-"""A row of a view or report, by column; `sql/schema.md` has their meanings."""
+"""A row of a view or report, by column; `sql/schema.md` describes the columns."""
 
 View = Literal["domains", "groups"]
-"""A view that statistics belong to."""
+"""The views that have statistics."""
 
 RESULTS: Literal["results.json"] = "results.json"
-"""How the name of the document ends, in the store and in an export."""
+"""Suffix of the document's file name, in the store and in an export."""
 
 FORMAT = 1
-"""The version of the document's form; a change that breaks a reader raises it."""
+"""The version of the document's format; incremented by breaking changes."""
 
 _RUN = (
     *("suite", "created_at", "state", "model", "model_revision", "model_digest", "algorithm_version", "plan_id"),
@@ -52,8 +52,8 @@ _SCORED = """
     WHERE run_id = $run
 """
 
-# The columns of `cells` or `groups`, with those of `statistics` beside them: `wer_low` to `confidence` are NULL while
-# there are none. Without statistics, the change is that over all utterances of the two cells.
+# The columns of `cells` or `groups`, followed by those of `statistics`: `wer_low` to `confidence` are NULL without
+# statistics, and the change is then that over all utterances of the two cells.
 _COMPARED = """
     SELECT
         figures.* EXCLUDE (change_percent),
@@ -79,13 +79,13 @@ _COMPARED = """
 
 
 def compared(catalogue: Catalogue, run_id: str, view: View) -> Result:
-    """The rows of a view on a run, in its order, each with what the statistics say of it: interval, change and test."""
+    """The rows of a view for a run, in its order, each with its statistics: interval, change and test."""
     domain = "figures.domain" if view == "domains" else "NULL"
     return catalogue.query(_COMPARED.format(view=view, domain=domain), {"run": run_id})
 
 
 def results_of(catalogue: Catalogue, run_id: str) -> dict[str, Any]:
-    """The figures of a run that the store has, as `docs/results.schema.json` describes them, by the catalogue's scorer.
+    """The figures of a run by the catalogue's scorer, in the form of `docs/results.schema.json`.
 
     Raises:
         EmttaError: DuckDB fails a query.
@@ -107,17 +107,17 @@ def results_of(catalogue: Catalogue, run_id: str) -> dict[str, Any]:
 
 
 def results_text(catalogue: Catalogue, run_id: str) -> str:
-    """The document of `results_of`, written down."""
+    """The document of `results_of`, as text."""
     return json.dumps(results_of(catalogue, run_id), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def has_results(store: Store, run_id: str) -> bool:
-    """Whether the results of a run lie beside its log."""
+    """Whether the results of a run are stored beside its log."""
     return store.backend.exists(f"logs/{run_id}.{RESULTS}")
 
 
 def settle_results(catalogue: Catalogue, run_id: str) -> None:
-    """See that the results of a run are in the store beside its log; what goes wrong is logged alone."""
+    """Write the results of a run beside its log unless they are up to date; errors are only logged."""
     store = catalogue.store
     try:
         catalogue.cache_rows()
@@ -126,7 +126,7 @@ def settle_results(catalogue: Catalogue, run_id: str) -> None:
         store.write_beside_log(run_id, RESULTS, text)
     except Exception:
         again = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
-        log.warning("the results.json of run %s could not be written; write one by: %s", run_id, again, exc_info=True)
+        log.warning("the results.json of run %s could not be written; write it with: %s", run_id, again, exc_info=True)
 
 
 def _figures(catalogue: Catalogue, run_id: str, view: View) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def _chosen(row: Row, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _plain(found: Result) -> list[dict[str, Any]]:
-    # The rows as JSON has them. The last digits of a mean depend on the order in which threads summed it: they go.
+    # The rows as JSON values, rounded: the last digits of a mean depend on the order in which threads summed it.
     rows: list[dict[str, Any]] = json.loads(found.json(), parse_float=lambda text: float(f"{float(text):.12g}"))
     return rows
 
@@ -147,5 +147,5 @@ def _plain(found: Result) -> list[dict[str, Any]]:
 def _versions(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
-    except (ValueError, TypeError):  # a record that was damaged
+    except (ValueError, TypeError):  # a damaged record
         return {}

@@ -1,8 +1,9 @@
-"""How sure the figures of a run are: computed when it ends, from the utterances that count, and stored beside them.
+"""The confidence intervals and tests of a run, computed when it ends from the utterances that count, and stored.
 
-Each method has a row a domain, against source. For each group of which every domain is there it has a row a method
-before it, source first, so that each pair of methods has one. A row says of which facts it was computed: where a method
-was evaluated further since, all is computed anew, and the view `statistics` leaves its rows out until then.
+Each method has one row per domain, compared with source. For each group whose domains are all evaluated, it has one
+row per preceding method, source first, so each pair of methods has one. A row records the revision of the facts it was
+computed from: once a method has been evaluated further, everything is recomputed, and until then the view `statistics`
+leaves out its rows.
 """
 
 import logging
@@ -20,7 +21,7 @@ from emtta_core.store import Catalogue, StatisticsRow, Store
 log = logging.getLogger("emtta.pipeline")
 
 SOURCE = "source"
-"""The method with which each other is compared."""
+"""The method with which every other is compared."""
 
 Utterance = Mapping[str, Any]
 """A row of `_UTTERANCES`."""
@@ -28,7 +29,7 @@ Utterance = Mapping[str, Any]
 _REVISIONS = "SELECT method, revision FROM revisions WHERE run_id = $run_id"
 _STORED = "SELECT DISTINCT method, revision FROM raw.statistics WHERE run_id = $run_id AND scorer = $scorer"
 _GROUPS = 'SELECT method, "group" FROM groups WHERE run_id = $run_id AND wer IS NOT NULL ORDER BY position'
-# An utterance's errors are their mean over the seeds of the method: what one seed gives is chance, as is the utterance.
+# An utterance's errors are averaged over the method's seeds, as the seed is a source of chance like the utterance.
 _UTTERANCES = """
     SELECT
         method,
@@ -48,20 +49,21 @@ _UTTERANCES = """
 
 
 def update_statistics(store: Store, run_id: str, scorer: str | None = None, catalogue: Catalogue | None = None) -> bool:
-    """Compute and store the statistics of a run, unless they are there and those of its present facts.
+    """Compute and store the statistics of a run, unless those stored are up to date.
 
     Args:
-        store: the run's.
+        store: the run's store.
         run_id: the run.
-        scorer: of whose scores; by default the first of its suite.
-        catalogue: of the run by this scorer, where the caller has one open.
+        scorer: the scorer whose scores are used; by default the first of its suite.
+        catalogue: a catalogue of the run by this scorer, if the caller has one open.
 
     Returns:
-        Whether there was something to compute.
+        Whether anything was computed.
 
     Raises:
-        StoreError: the store cannot be read or written, or a file of the run cannot, which the figures would lack.
-        EmttaError: DuckDB fails a query.
+        StoreError: the store cannot be read or written, or a file of the run, which the figures would lack, cannot be
+            read.
+        EmttaError: a DuckDB query fails.
     """
     scorer = scorer or store.run(run_id).scorers[0]
     with Catalogue(store, runs=[run_id], scorer=scorer) if catalogue is None else nullcontext(catalogue) as opened:
@@ -69,7 +71,7 @@ def update_statistics(store: Store, run_id: str, scorer: str | None = None, cata
         def rows(sql: str, **more: str) -> list[tuple[Any, ...]]:
             return opened.query(sql, {"run_id": run_id, **more}).rows
 
-        # The revisions before the facts: what changes meanwhile makes the figures stale, not wrong.
+        # The revisions are read before the facts: a change in between makes the figures stale, not wrong.
         revisions = dict(rows(_REVISIONS))
         stored = dict(rows(_STORED, scorer=scorer))
         if revisions and all(stored.get(method) == revision for method, revision in revisions.items()):
@@ -93,9 +95,9 @@ def compute_statistics(
 
     Args:
         utterances: those without an error, in the plan's order: method, group, domain, utterance_id, speaker, words,
-            errors (their mean over the seeds of the method) and normalizer of each.
-        groups: of each method, the groups of which every domain is there; `all` for all domains.
-        revisions: of each method, the state of the facts.
+            errors (averaged over the method's seeds) and normalizer of each.
+        groups: for each method, the groups whose domains are all evaluated; `all` for all domains.
+        revisions: for each method, the revision of its facts.
     """
     by_method: dict[str, list[Utterance]] = {}
     for utterance in utterances:
@@ -109,7 +111,7 @@ def compute_statistics(
         (a, b): _paired(a, by_method[a], b, by_method[b])
         for a, b in combinations(sorted(by_method, key=lambda method: method != SOURCE), 2)
     }
-    # 2) in each domain, the methods against source
+    # 2) in each domain, the methods against the source model
     for method, sample in alone.items():
         pair = paired.get((SOURCE, method))
         compared = pair.domains if pair else ()
@@ -118,7 +120,7 @@ def compute_statistics(
         for name in sample.domains:
             row = _row(method, group_of[name], name, revisions, sample.rate([name]))
             yield _compared(row, SOURCE, revisions, against[name]) if name in against else row
-    # 3) in each group, each method against those before it
+    # 3) in each group, each method against the preceding ones
     for group in dict.fromkeys(group for own in groups.values() for group in own):
         members = {
             method: [name for name in sample.domains if group in ("all", group_of[name])]
@@ -143,7 +145,7 @@ def compute_statistics(
 
 
 def _paired(a: str, of_a: Sequence[Utterance], b: str, of_b: Sequence[Utterance]) -> Sample | None:
-    # The utterances that two methods have; None where there are none, or the two do not count the same words.
+    # The utterances that two methods share; None if there are none, or the two do not count the same words.
     known = {(item["domain"], item["utterance_id"]): item for item in of_a}
     pairs = []
     for utterance in of_b:
@@ -163,7 +165,7 @@ def _paired(a: str, of_a: Sequence[Utterance], b: str, of_b: Sequence[Utterance]
 
 
 def _row(method: str, group: str, domain: str | None, revisions: Mapping[str, str], rate: Rate) -> StatisticsRow:
-    # The row of a method that is compared with none.
+    # The row of a method that is not compared with another.
     return StatisticsRow(
         method=method,
         group=group,
@@ -200,7 +202,7 @@ def _compared(row: StatisticsRow, baseline: str, revisions: Mapping[str, str], c
 
 
 def _corrected(changes: Sequence[Change]) -> list[Change]:
-    # Changes with both p corrected over them as a family.
+    # The changes, with both p-values corrected over them as one family.
     both = zip(*(holm([getattr(change, name) for change in changes]) for name in ("p", "p_sign_flip")), strict=True)
     return [replace(one, p=float(p), p_sign_flip=float(flip)) for one, (p, flip) in zip(changes, both, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Which cells of a plan, or domains of a suite, are meant, and what of them is done again."""
+"""Selection of the cells of a plan or the domains of a suite, and of the utterances to evaluate again."""
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -9,38 +9,38 @@ from emtta_core.pipeline.plan import Cell
 from emtta_core.suite import Domain, Suite
 
 Redo = Literal["missing", "errors", "all"]
-"""Which utterances of a cell are done: those that are not yet, those in error too, or all of them again."""
+"""Which utterances of a cell to evaluate: those not done yet, also those in error, or all of them again."""
 
 
 CELL_FIELDS = {"domain": "domain", "method": "method", "group": "group", "seed": "seed_name"}
 DOMAIN_FIELDS = {"domain": "name", "group": "group"}
-"""What cells and domains are chosen by, and the field of each."""
+"""The keys by which cells and domains are selected, and the field of each."""
 
 _Item = TypeVar("_Item", Cell, Domain)
 
 
 def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
-    """The cells that match: one of the values of each key that is named; all where none is.
+    """The cells that match one of the values of each key in `only`; all if it is empty.
 
-    `only` is as in `["domain=GS", "domain=BA", "method=em-tok"]`.
+    For example, `only` is `["domain=GS", "domain=BA", "method=em-tok"]`.
 
     Raises:
-        UsageError: no `key=value`, another key, a value that no cell has (lists those there are), or values that no
-            cell has together.
+        UsageError: not `key=value`, an unknown key, a value that no cell has (the message lists the valid ones), or
+            values that no cell has together.
     """
     return select_by_key(cells, _parse(only, CELL_FIELDS))
 
 
 def select_by_key(cells: Sequence[Cell], wanted: Mapping[str, Sequence[str]]) -> tuple[Cell, ...]:
-    """The cells that have one of the values of each key that has any; UsageError as of `select`."""
+    """The cells that have one of the values of each key that has any; raises UsageError as `select` does."""
     return tuple(_matching("cell", cells, wanted, CELL_FIELDS))
 
 
 def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
-    """The domains that `domain=…` and `group=…` name; all where nothing is named.
+    """The domains that `domain=…` and `group=…` name; all if nothing is named.
 
     Raises:
-        UsageError: another key, a value that no domain has, or values that no domain has together.
+        UsageError: an unknown key, a value that no domain has, or values that no domain has together.
     """
     return _matching("domain", suite.domains, _parse(only, DOMAIN_FIELDS), DOMAIN_FIELDS)
 
@@ -68,13 +68,13 @@ def _matching(
     if not found:
         named = ", ".join(f"{key}={value}" for key, values in wanted.items() for value in values)
         raise UsageError(
-            f"no {what} is all of {named}; values of one key are alternatives, different keys must all hold"
+            f"no {what} matches all of {named}; values of one key are alternatives, different keys must all match"
         )
     return found
 
 
 def works_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
-    """What is done together: each cell by itself, or all cells of a stream through several domains, in order."""
+    """The units of work: each cell by itself, or all cells of a stream through several domains, in order."""
     works: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         stream = suite.stream_of(suite.method(cell.method))
@@ -89,18 +89,18 @@ def works_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
 
 
 def with_whole_streams(suite: Suite, cells: Sequence[Cell], chosen: Collection[Cell]) -> set[Cell]:
-    """The chosen cells of a plan, and those that are done together with one of them."""
+    """The chosen cells of a plan, and all other cells of their streams."""
     return {cell for work in works_of(suite, cells) if not set(work).isdisjoint(chosen) for cell in work}
 
 
 def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:
-    """The command that finishes these cells of a run, and few others: it selects whole domains, methods and seeds.
+    """The command that finishes these cells of a run and few others: it selects whole domains, methods and seeds.
 
     Args:
         run_id: the run.
         store: the store's location.
-        cells: which to finish.
-        incomplete: all cells of the run that are not complete; what is complete need not be left out.
+        cells: the cells to finish.
+        incomplete: all incomplete cells of the run; the selection may include complete ones.
     """
     words = ["emtta", "rerun", run_id, "--store", store]
     several = any(cell.seeds > 1 for cell in incomplete)

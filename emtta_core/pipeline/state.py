@@ -1,4 +1,4 @@
-"""The progress of a run: read from the store, which is the truth about what is done; and how long the rest takes."""
+"""The progress of a run, as read from the store, and a forecast of the remaining time."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ from emtta_core.suite import Suite, parse_suite
 PARTIAL = "partial"
 MISSING = "missing"
 CELL_STATES = (COMPLETE, PARTIAL, FAILED, MISSING)
-"""How far a cell can be, as the view `cells` defines it."""
+"""The states of a cell, as the view `cells` defines them."""
 
 
 def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
     """The planned cells of a run, in order.
 
     Raises:
-        UsageError: there is no such run; lists those there are.
+        UsageError: there is no such run; the message lists the existing runs.
     """
     rows = store.plan(run_id)
     seeds = Counter((row.domain, row.method) for row in rows)
@@ -39,15 +39,15 @@ def planned_cells(store: Store, run_id: str) -> tuple[Cell, ...]:
 
 @dataclass(frozen=True, slots=True)
 class CellState:
-    """How far a planned cell is, as the store has it."""
+    """The progress of a planned cell, as recorded in the store."""
 
-    cell: Cell  # which
+    cell: Cell  # the cell
     state: str  # `complete`, `failed`, `partial` or `missing`, as the view `cells` defines them
-    done: int  # utterances that are done, those in error included
+    done: int  # utterances done, including those in error
     in_error: int  # utterances in error
-    reused: int  # utterances, of those done, whose results are those of another cell
-    wer: float | None  # word error rate of what is done, in percent
-    error: str | None  # why the newest attempt failed, where the cell is not complete
+    reused: int  # utterances done whose results are reused from another cell
+    wer: float | None  # word error rate so far, in percent
+    error: str | None  # why the latest attempt failed, if the cell is not complete
 
     @property
     def complete(self) -> bool:
@@ -56,37 +56,37 @@ class CellState:
 
     @property
     def has_failed(self) -> bool:
-        """Whether its newest attempt failed, or utterances are in error."""
+        """Whether its latest attempt failed or utterances are in error."""
         return self.state == FAILED or self.in_error > 0
 
     def open_to(self, redo: Redo) -> bool:
-        """Whether something is to be done again, or for the first time."""
+        """Whether `redo` leaves anything to evaluate."""
         return not self.complete or redo == "all" or (redo == "errors" and self.in_error > 0)
 
     @property
     def missing(self) -> int:
-        """Utterances still to be done."""
+        """Number of utterances not done yet."""
         return max(0, self.cell.utterances - self.done)
 
     def to_do(self, redo: Redo) -> int:
-        """How many utterances are to be done, for the first time or again."""
+        """Number of utterances to evaluate, for the first time or again."""
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
 def has_begun(store: Store, run_id: str) -> bool:
-    """Whether there are rows of cells of a run, reused ones included, or records of attempts."""
+    """Whether a run has rows of cells, including reused ones, or records of attempts."""
     return any(Snapshot.take(store.backend, [run_id], ("hypotheses", "cells", "links")).entries)
 
 
 def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -> tuple[CellState, ...]:
-    """How far each cell of a run is, in the order of its plan; by a `catalogue` where the caller has one open.
+    """The progress of each cell of a run, in plan order, read through `catalogue` if the caller has one open.
 
     Raises:
-        UsageError: there is no such run; lists those there are.
+        UsageError: there is no such run; the message lists the existing runs.
     """
     cells = planned_cells(store, run_id)
     query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
-    if catalogue is None and not has_begun(store, run_id):  # which takes no query
+    if catalogue is None and not has_begun(store, run_id):  # needs no query
         return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)
     with Catalogue(store, runs=[run_id]) if catalogue is None else nullcontext(catalogue) as opened:
         rows = opened.query(query, {"run_id": run_id}).rows
@@ -109,7 +109,7 @@ _IN_ERROR = """
 
 
 def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
-    """Whether an attempt at a cell failed or left utterances in error, under whichever plan of the run."""
+    """Whether an attempt at a cell failed or left utterances in error, under any plan of the run."""
     if any(row.state == FAILED for row in store.cells(cell.key(run_id))):
         return True
     parameters = {"run_id": run_id, "domain": cell.domain, "method": cell.method, "seed": cell.seed}
@@ -121,12 +121,12 @@ def failed_before(store: Store, run_id: str, cell: Cell) -> bool:
 class RunStatus:
     """The progress of a run."""
 
-    run_id: str  # which
+    run_id: str  # the run
     suite: str  # the name of its suite
-    model: str  # as the suite names it
+    model: str  # the model, as the suite names it
     created_at: datetime  # when it was begun, UTC
-    cells: tuple[CellState, ...]  # how far each of its cells is
-    holder: Holder | None  # the process that works on it; None if there is none, or if it is dead
+    cells: tuple[CellState, ...]  # the progress of each of its cells
+    holder: Holder | None  # the process working on it; None if there is none or it is dead
     resume: str  # the command that finishes it
 
     @property
@@ -160,7 +160,7 @@ class RunStatus:
         }
 
     def as_text(self) -> str:
-        """The status in some lines for a reader."""
+        """The status as a few lines of text."""
         found = self.as_dict()
         cells, utterances = found["cells"], found["utterances"]
         rest = ", ".join(f"{cells[state]} {state}" for state in CELL_STATES if cells[state] and state != COMPLETE)
@@ -179,7 +179,7 @@ class RunStatus:
         return "\n".join(f"{f'{name}:':<16}{text}" for name, text in rows)
 
     def _none(self) -> str:
-        # The sentence that no process works on the run, and how to finish it if it is incomplete.
+        # Says that no process is working on the run, and how to finish it if it is incomplete.
         return "none" if self.complete else f"none; finish the run with: {self.resume}"
 
 
@@ -187,49 +187,49 @@ def run_status(store: Store, run_id: str) -> RunStatus:
     """The progress of a run.
 
     Raises:
-        UsageError: there is no such run; lists those there are.
+        UsageError: there is no such run; the message lists the existing runs.
     """
     row = store.run(run_id)
-    works = holder(store, run_id)  # first: it may end while its cells are read, and is not to look interrupted
+    works = holder(store, run_id)  # read first, so that a run ending meanwhile does not look interrupted
     states, resume = cell_states(store, run_id), store.command("rerun", run_id)
     return RunStatus(run_id, row.suite, row.model, row.created_at, states, works, resume)
 
 
 WEIGHS = ("steps", "candidates", "beams", "redraw", "early_stop", "adapt_above")
-"""The options by which an utterance takes longer."""
+"""The options that affect the time per utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What an utterance of a method took in an earlier run."""
+    """The time per utterance of a method in an earlier run."""
 
     run_id: str  # the run
-    device: str  # where it ran, as `cuda:0`; more than one with commas between
-    seconds: float  # wall seconds an utterance, its share of its batch: the mean over all domains
-    by_domain: Mapping[str, float]  # the same of each domain that it had
+    device: str  # where it ran, such as `cuda:0`; several are separated by commas
+    seconds: float  # wall-clock seconds per utterance (its share of the batch), averaged over all domains
+    by_domain: Mapping[str, float]  # the same for each domain of the run
 
     def of(self, domain: str) -> float:
-        """The wall seconds of an utterance of a domain; the mean of all, where the run did not have it."""
+        """Wall-clock seconds per utterance of a domain; the overall mean if the run did not have the domain."""
         return self.by_domain.get(domain, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long work will take on one device, models' loading and audio's preparation not counted."""
+    """The expected time on one device, excluding loading models and preparing audio."""
 
-    seconds: float  # wall seconds, of the methods that have a pace
-    paces: Mapping[str, Pace]  # by the name of the method
-    unknown: tuple[str, ...]  # the methods that no earlier run did, with this model and these options
+    seconds: float  # wall-clock seconds, for the methods that have a pace
+    paces: Mapping[str, Pace]  # by method name
+    unknown: tuple[str, ...]  # the methods that no earlier run used with this model and these options
 
 
 def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> Forecast:
-    """How long so many utterances of each cell will take.
+    """Estimate how long the remaining utterances of each cell will take.
 
     Args:
-        store: where earlier runs are; None where there is none yet.
-        suite: what the cells are of. Of each method, the newest run counts that did the same to a model of the same
-            name, with options that take as long, whatever its domains and whatever the method is called there.
-        todo: how many utterances of each cell.
+        store: the store with earlier runs; None if there is none yet.
+        suite: the suite of the cells. For each method, the newest run counts that used an equivalent method on a model
+            of the same name with options of equal cost, whatever its domains and its name for the method.
+        todo: the number of utterances of each cell.
     """
     methods = dict.fromkeys(cell.method for cell in todo)
     paces = {} if store is None else _paces(store, suite, methods)
@@ -248,7 +248,7 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
             break
         try:
             there = _works(parse_suite(suite_toml, origin=f"the suite of run {run_id}"))
-        except EmttaError:  # of a release with other fields: another run may do
+        except EmttaError:  # from a release with other fields; try the next run
             continue
         names = {work: name for name, work in there.items()}
         wanted = {name: names[work] for name, work in works.items() if name not in paces and work in names}
@@ -258,7 +258,7 @@ def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str,
 
 
 def _works(suite: Suite) -> dict[str, str]:
-    # What each method of a suite does to an utterance: by its name, a digest of all that takes time.
+    # For each method of a suite, a digest of everything that affects the time per utterance.
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),

@@ -1,8 +1,8 @@
-"""Evaluate a stream: what is adapted goes from each utterance to the next, until it is reset to the source model.
+"""Evaluate a stream: adapted parameters carry over from each utterance to the next, until a reset to the source model.
 
-Segments go on side by side, the next utterance of each in one batch; that changes no result. A shard has some
-utterances, and after it the state that they left is written: a stream that is ended goes on from the last state. What
-is behind that is done again, and comes out the same. An utterance in error leaves the model as it was before it.
+Segments advance side by side, the next utterance of each in one batch; that changes no result. After each shard of
+utterances, the state they left is written, and an interrupted stream resumes from the last state. Utterances after
+that state are evaluated again, with the same results. An utterance in error leaves the model as it was before it.
 """
 
 import logging
@@ -35,10 +35,10 @@ from emtta_core.store.states import read_state, remove_state, write_state
 log = logging.getLogger("emtta.pipeline")
 
 SHARD_UTTERANCES, SHARD_SECONDS = 16, 10.0
-"""What a shard has at most, whichever is reached first: a stream that is killed loses no more."""
+"""Limits of a shard, whichever is reached first: a stream that is killed loses no more than that."""
 
 SIDE_BY_SIDE = 64
-"""Segments that go on at once, at most; the adapter takes fewer at a time where memory holds fewer."""
+"""The most segments that advance at once; the adapter takes fewer at a time if memory is short."""
 
 
 def evaluate_stream(
@@ -49,7 +49,7 @@ def evaluate_stream(
     progress: Listener = ignore,
     stop: Callable[[], bool] = never,
 ) -> CellReport:
-    """Go through a job's stream from where it stands, and record an attempt at each of its cells that it comes to.
+    """Run a job's stream from its current position, and record an attempt at each cell that it reaches.
 
     Arguments and errors are those of `emtta_core.pipeline.evaluate.evaluate_cell`; the report is on the last cell.
     """
@@ -66,7 +66,7 @@ def evaluate_stream(
 
 
 class Speech:
-    """The prepared utterances of a job's cells, to be read in any order: their audio lies in a file of this machine."""
+    """The prepared utterances of a job's cells, readable in any order: their audio is copied to a local file."""
 
     def __init__(self, job: Job, store: Store, model: Model, file: IO[bytes]) -> None:
         self._file = file
@@ -97,7 +97,7 @@ class Speech:
 
 
 class _Evaluation:
-    """The attempts at a stream's cells while they go on."""
+    """The attempts in progress at a stream's cells."""
 
     def __init__(self, job: Job, store: Store, model: Model, progress: Listener, stop: Callable[[], bool]) -> None:
         assert job.stream is not None
@@ -105,21 +105,21 @@ class _Evaluation:
         self._stream = job.stream
         self._id = digest([[cell.domain, cell.method, cell.seed, cell.cell_id] for cell in job.cells])
         self._device = job.device or str(model.device)
-        self._attempts: dict[int, Attempt] = {}  # those begun, by the number of their cell
+        self._attempts: dict[int, Attempt] = {}  # those begun, by cell number
         self._ended: set[int] = set()  # the cells whose attempts are recorded, or that were complete before
         self._shards: dict[int, int] = defaultdict(int)
-        self._made: list[tuple[int, Outcome]] = []  # in no shard yet
+        self._made: list[tuple[int, Outcome]] = []  # outcomes not yet in a shard
         self._kept_at = time.monotonic()
         self._reused: list[Tally] = []
         self._refusal: Exception | None = None
         self._report: CellReport | None = None
 
     def finish(self, file: IO[bytes]) -> CellReport:
-        """Go on to the end of the stream; its audio is put into `file` meanwhile."""
+        """Run the stream to its end, keeping its audio in `file` meanwhile."""
         job = self._job
         check_sources(job.plugins)
         forget_peak_memory(self._model.device)
-        # 1) the utterances in their order, and where the stream stands
+        # 1) the utterances in stream order, and the stream's position
         size, trace = job.runtime.batch_size, job.runtime.trace
         self._adapter = Adapter(self._model, job.method.method(), job.adaptation, batch_size=size, trace=trace)
         self._source = Adapter(self._model, "source", batch_size=1, trace="metrics")
@@ -128,23 +128,23 @@ class _Evaluation:
         self._left = [len(names) for names in ids]
         self._segments = segments_of(self._stream, arranged(self._stream, ids))
         self._resume(ids)
-        # 2) go on, a batch of the segments' utterances after the other
+        # 2) continue, batch by batch of the segments' utterances
         while waiting := [segment for segment in self._segments if not segment.over][:SIDE_BY_SIDE]:
             self._go_on(waiting)
             asked = self._stop()
             if asked or self._is_due():
                 self._keep()
             if asked and not all(segment.over for segment in self._segments):
-                raise InterruptedRunError("the run was asked to stop; what is finished is kept")
+                raise InterruptedRunError("the run was asked to stop; finished utterances are kept")
         remove_state(self._store.backend, job.run_id, self._id)
-        # 3) the stream fails where too many utterances of a cell are in error
+        # 3) the stream fails if too many utterances of a cell are in error
         if self._refusal is not None:
             raise self._refusal
         assert self._report is not None
         return self._report
 
     def fail(self, error: BaseException) -> None:
-        """Record that what was begun and has not ended failed; where there is nothing, the next cell."""
+        """Record the unfinished attempts as failed; if there are none, one at the next cell."""
         open_attempts = [attempt for number, attempt in self._attempts.items() if number not in self._ended]
         for attempt in open_attempts:
             row = attempt.row(error, peak_memory=peak_memory(self._model.device))
@@ -154,7 +154,7 @@ class _Evaluation:
             fail_cell(waiting[0], self._store, self._job.run_id, error, self._progress, device=self._device)
 
     def _resume(self, ids: Sequence[Sequence[str]]) -> None:
-        # Bring the segments to the last state that is kept, if all that led there is done; else the stream begins anew.
+        # Restore the segments from the last stored state if all results leading to it are there; else start over.
         job, cells = self._job, self._job.cells
         done = [{} if job.redo == "all" else self._store.done(cell.key(job.run_id), cell.cell_id) for cell in cells]
         content = read_state(self._store.backend, job.run_id, self._id)
@@ -169,7 +169,7 @@ class _Evaluation:
                 for place in places:
                     behind[place.cell].append(done[place.cell][ids[place.cell][place.row]])
             else:
-                log.warning("what led to the state of %s is not all there, so the stream begins anew", job.name)
+                log.warning("results leading to the stored state of %s are missing: the stream starts over", job.name)
         for number, (cell, utterances) in enumerate(zip(cells, behind, strict=True)):
             self._left[number] -= len(utterances)
             self._reused.append(tally_done(utterances))
@@ -179,7 +179,7 @@ class _Evaluation:
                 recorded = self._store.cells(cell.key(job.run_id))
                 if any(row.state == COMPLETE and row.cell_id == cell.cell_id for row in recorded):
                     self._ended.add(number)
-                else:  # it was killed between its last shard and its record
+                else:  # it was killed after its last shard, before its record was written
                     self._end(number)
 
     def _go_on(self, segments: Sequence[Segment]) -> None:
@@ -202,7 +202,7 @@ class _Evaluation:
                 self._settle(segment, going.outcome())
 
     def _carry(self, ready: Sequence[tuple[Segment, Going, Window]]) -> list[AdaptationResult]:
-        # Adapt side by side; where a library fails, one by one, so that the one at which it fails is in error alone.
+        # Adapt side by side; if a library fails, one by one, so that only the utterance at fault is in error.
         states: list[Carried | None] = [segment.state for segment, _, _ in ready]
         try:
             results = self._adapter.carry(
@@ -214,7 +214,7 @@ class _Evaluation:
         except Exception as error:
             if is_fatal(error):
                 raise
-            log.warning("%d utterances could not be adapted to side by side", len(ready), exc_info=True)
+            log.warning("a batch failed; retrying its %d utterances one by one", len(ready), exc_info=True)
             if len(ready) > 1:
                 return [result for one in ready for result in self._carry([one])]
             reason = unexpected("adapted to", error)
@@ -224,7 +224,7 @@ class _Evaluation:
         return results
 
     def _settle(self, segment: Segment, outcome: Outcome) -> None:
-        # Go on to the next utterance of a segment, or try this one again.
+        # Advance to the next utterance of a segment, or retry this one.
         place, going, segment.going = segment.places[segment.next], segment.going, None
         if outcome.is_error and segment.tries < self._job.runtime.retry_on_error:
             segment.tries += 1
@@ -243,7 +243,7 @@ class _Evaluation:
             segment.settled, segment.reset = None, True
 
     def _source_entropy(self, going: Going) -> float:
-        # The entropy along an utterance's greedy hypothesis in the source model, nats per token.
+        # The source model's entropy along its greedy hypothesis for an utterance, in nats per token.
         again = begin(going.row, self._model, self._job.model)
         if isinstance(again, Outcome):
             return math.nan
@@ -259,7 +259,7 @@ class _Evaluation:
         return self._speech.row(self._job.cells[place.cell].corpus_id, place.row)
 
     def _is_due(self) -> bool:
-        # A shard ends where it has enough, and where a cell ends.
+        # A shard ends when it is full, or where a cell ends.
         made: dict[int, int] = defaultdict(int)
         for number, _ in self._made:
             made[number] += 1
@@ -268,7 +268,7 @@ class _Evaluation:
         return bool(made) and (late or full or any(count == self._left[number] for number, count in made.items()))
 
     def _keep(self) -> None:
-        # Write the rows of what was made, then where the stream stands.
+        # Write the rows of the new outcomes, then the stream's state.
         job, store = self._job, self._store
         job.check_lease(store)
         tallies: dict[int, Tally] = {}

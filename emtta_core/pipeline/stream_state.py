@@ -1,7 +1,7 @@
-"""A stream at a moment: its segments, how far each is, and what it carries; kept in the store while it goes on.
+"""The state of a stream, kept in the store while it runs: its segments, their progress, and what they carry over.
 
-A *segment* is the part of a stream between two resets that are known beforehand. What dynamic resets do is decided on
-the way, inside a segment.
+A *segment* is the part of a stream between two resets that are known in advance. Dynamic resets are decided along the
+way, within a segment.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from emtta_core.suite.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an utterance stands in a stream."""
+    """The place of an utterance in a stream."""
 
     cell: int  # the number of its cell among those of the stream
     row: int  # its number in the cell's corpus
-    position: int  # its number in the stream, from 0
+    position: int  # its position in the stream, from 0
 
 
 def arranged(stream: Stream, ids: Sequence[Sequence[str]]) -> list[Place]:
-    """The utterances of a stream in its order, given the ids of each cell's, cell by cell, in the corpus's order.
+    """The utterances of a stream in stream order, given the ids of each cell's utterances in corpus order.
 
-    What is shuffled is sorted by a digest of the seed, the cell's number and the utterance's id.
+    Shuffling sorts by a digest of the seed, the cell's number and the utterance's id.
     """
     places = [(cell, row) for cell, names in enumerate(ids) for row in range(len(names))]
 
@@ -49,26 +49,27 @@ def arranged(stream: Stream, ids: Sequence[Sequence[str]]) -> list[Place]:
 
 
 GROUP, BEYOND, PATIENCE = 5, 2.0, 2
-"""A shift is seen where the mean of so many utterances is so many of its standard deviations above what it was, so many
-times in a row; the published numbers of Dynamic-SUTA (arXiv:2406.11064)."""
+"""A shift is detected when the mean of `GROUP` utterances is more than `BEYOND` standard errors above the usual mean,
+`PATIENCE` times in a row; the values are those published for Dynamic-SUTA (arXiv:2406.11064)."""
 
 
 @dataclass(slots=True)
 class ShiftDetector:
-    """Decides when a stream goes back to the source model, from how much better than that it does.
+    """Decides when a stream returns to the source model, by comparing the entropies of the two.
 
-    The index of an utterance is the entropy along its greedy hypothesis in the state in which it is met, minus that in
-    the source model. What is usual is learned from the second half of the first `after` utterances since a reset.
+    The index of an utterance is the entropy along its greedy hypothesis in the state that the stream has reached,
+    minus that in the source model. The usual index is learned from the second half of the first `after` utterances
+    since a reset.
     """
 
     after: int
     heard: int = 0  # utterances since the reset
     usual: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
-    beyond: int = 0  # how many groups in a row were
+    beyond: int = 0  # number of consecutive groups beyond the threshold
 
     def hears_shift(self, index: float) -> bool:
-        """Take the index of the next utterance; whether the stream is to be reset, and then begin anew."""
+        """Take the index of the next utterance; if the stream must be reset, return True and start over."""
         if not math.isfinite(index):
             return False
         self.heard += 1
@@ -89,25 +90,25 @@ class ShiftDetector:
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A segment of a stream, and how far it is."""
+    """A segment of a stream, and its progress."""
 
     places: Sequence[Place]
-    next: int = 0  # which of them comes next
-    settled: Carried | None = None  # what it carries to that one; None: the source model
-    detector: ShiftDetector | None = None  # where resets are dynamic
-    reset: bool = False  # whether the source model was brought back before that one
-    going: Going | None = None  # that utterance, while it is adapted to
-    state: Carried | None = None  # what that one's next window is met with
-    tries: int = 0  # how often that one was tried before
+    next: int = 0  # index of the next utterance
+    settled: Carried | None = None  # what it carries to the next utterance; None: the source model
+    detector: ShiftDetector | None = None  # set if resets are dynamic
+    reset: bool = False  # whether the stream was reset before the next utterance
+    going: Going | None = None  # the next utterance, while it is being adapted to
+    state: Carried | None = None  # the state for that utterance's next window
+    tries: int = 0  # number of earlier tries of that utterance
 
     @property
     def over(self) -> bool:
-        """Whether nothing comes any more."""
+        """Whether no utterance is left."""
         return self.next >= len(self.places)
 
 
 def segments_of(stream: Stream, places: Sequence[Place]) -> list[Segment]:
-    """The segments of a stream that has not begun."""
+    """The segments of a stream before it begins."""
     length = stream.every or len(places)
     after = stream.detects_after
     return [
@@ -120,7 +121,7 @@ _PARTS = tuple(part.name for part in fields(Carried))
 
 
 def packed(segments: Sequence[Segment]) -> bytes:
-    """How far segments are, and what they carry, as a file of safetensors."""
+    """Serialize the progress of segments and what they carry, as a safetensors file."""
     progress = [
         {
             "next": segment.next,
@@ -137,7 +138,7 @@ def packed(segments: Sequence[Segment]) -> bytes:
 
 
 def unpack(content: bytes, segments: Sequence[Segment], device: torch.device) -> bool:
-    """Bring segments that have not begun to where `packed` found them; whether that is what the content says."""
+    """Restore segments that have not begun from the content of `packed`; return whether the content fits them."""
     try:
         tensors = load(content)
         progress: list[dict[str, Any]] = json.loads(bytes(tensors["progress"].tolist()))

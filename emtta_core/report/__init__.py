@@ -1,4 +1,4 @@
-"""The page on a run: what was found, as one HTML file that needs nothing else, and a server of such pages."""
+"""The report page of a run as one self-contained HTML file, and a server of such pages."""
 
 from emtta_core.report.page import Page, make_page
 

@@ -1,7 +1,8 @@
-"""The charts of the page: Vega-Lite specifications, checked by Altair (https://altair-viz.github.io), then drawn.
+"""The charts of the report page: Vega-Lite specifications, validated by Altair (https://altair-viz.github.io), then
+drawn.
 
-Colours are the page's own variables (`var(--…)`), so that one picture serves the light and the dark page. Each mark has
-a label, which becomes its tooltip and what the page filters by. A picture is an SVG that is safe in a page.
+Colours are the page's CSS variables (`var(--…)`), so one picture serves both the light and the dark theme. Each mark
+has a label, which becomes its tooltip and the key by which the page filters. A picture is an SVG that is safe to embed.
 """
 
 import json
@@ -23,10 +24,10 @@ from emtta_core.report import vega_to_svg
 from emtta_core.report.facts import ALL, SOURCE, Facts, interval, number, points, rate, signed_percent, verdict
 
 MOST_DOMAINS = 60
-"""Domains that a chart shows; of more, those with the largest changes."""
+"""The most domains that a chart shows: those with the largest changes."""
 
 EDGES = (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)
-"""Changes of WER, points, at which the heat map's colour changes."""
+"""Changes of WER, in points, at which the heat map's colour changes."""
 
 _NAMES = alt.Axis(domain=False, ticks=False, labelPadding=6, title=None, grid=False)
 _TEXT = {"labelColor": "var(--soft)", "titleColor": "var(--soft)", "labelFontSize": 12, "titleFontSize": 12}
@@ -53,16 +54,16 @@ _VERDICTS = {"better": "triangle-left", "worse": "triangle-right", "unclear": "c
 class Chart:
     """A chart to be drawn."""
 
-    name: str  # of the chart on its page, as a part of an id
-    title: str  # what it shows, for who cannot see it
-    description: str  # how to read it, likewise
-    spec: dict[str, Any]  # in Vega-Lite
+    name: str  # its name on the page, part of an element id
+    title: str  # what it shows, for screen readers
+    description: str  # how to read it, for screen readers
+    spec: dict[str, Any]  # the Vega-Lite specification
 
 
 def leaderboard(facts: Facts, group: str) -> Chart | None:
-    """WER of each method over a group, with intervals; None where it has no figure.
+    """WER of each method over a group, with intervals; None if there are no figures.
 
-    The scale is that of all groups, so that their charts can be compared.
+    All groups share one scale, so that their charts can be compared.
     """
     rows = []
     for method in facts.methods:
@@ -81,7 +82,7 @@ def leaderboard(facts: Facts, group: str) -> Chart | None:
     y = alt.Y("method:N", sort=list(facts.methods), axis=_NAMES)
     chart = alt.Chart().encode(colour)
     layers = [*_intervals(chart, rows, "wer"), chart.mark_point(size=60).encode(_LABEL)]
-    # So narrow beside the methods' names that four such charts stand side by side.
+    # Narrow enough for four such charts, with method names, side by side.
     width = max(150, 250 - 7 * max(map(len, facts.methods)))
     drawn = alt.layer(*layers, data=_ROWS).encode(x, y).properties(width=width, height=alt.Step(20))
     title = f"Word error rate of each method, {group}"
@@ -89,7 +90,7 @@ def leaderboard(facts: Facts, group: str) -> Chart | None:
 
 
 def heat_map(facts: Facts) -> Chart | None:
-    """WER of each domain and method, coloured by the change against source; None where there is no figure."""
+    """WER of each domain and method, coloured by the change against source; None if there are no figures."""
     rows = []
     for cell in _shown_cells(facts):
         wer, change = cell["wer"], cell["change"]
@@ -119,7 +120,7 @@ def heat_map(facts: Facts) -> Chart | None:
 
 
 def change_by_domain(facts: Facts, method: str) -> Chart | None:
-    """The change of WER against source on each domain, with intervals; None where nothing can be compared."""
+    """The change of WER against source on each domain, with intervals; None if nothing can be compared."""
     rows = []
     for cell in _shown_cells(facts):
         if cell["method"] == method and cell["change"] is not None:
@@ -132,7 +133,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
     x = alt.X("change:Q", title="change of WER against source, points", axis=alt.Axis(tickCount=6))
     chart = alt.Chart().encode(_domains(facts), alt.Color("verdict:N", scale=hues, legend=None), _LABEL)
     layers = [
-        alt.Chart().mark_rule(color="var(--axis)").encode(alt.XDatum(0), _LABEL),  # over all domains: it has no y
+        alt.Chart().mark_rule(color="var(--axis)").encode(alt.XDatum(0), _LABEL),  # no y: it spans all domains
         *_intervals(chart, rows, "change"),
         chart.mark_point(size=60).encode(alt.Shape("verdict:N", scale=shapes, legend=None)),
     ]
@@ -146,7 +147,7 @@ def change_by_domain(facts: Facts, method: str) -> Chart | None:
 
 
 def by_step(facts: Facts, what: str) -> Chart | None:
-    """WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None where there is none."""
+    """WER (`wer`) or entropy (`entropy`) of each method after 0, 1, … updates; None if there are no figures."""
     name, axis, unit, form = {
         "wer": ("Word error rate", "word error rate, %", "%", ".2f"),
         "entropy": ("Entropy", "entropy, nats per token", "nats per token", ".3f"),
@@ -170,7 +171,7 @@ def by_step(facts: Facts, what: str) -> Chart | None:
 
 
 def speed(facts: Facts) -> Chart | None:
-    """WER over all domains against the time that a second of speech takes; None where there is no figure."""
+    """WER over all domains against the time per second of speech; None if there are no figures."""
     rows = []
     for mean in facts.ranked():
         cost = facts.cost(mean["method"])
@@ -204,19 +205,19 @@ def _shown_cells(facts: Facts) -> list[Row]:
 
 
 def _level(change: float) -> int:
-    # The step of the heat map's colour, from -3 (much better) over 0 (within a point) to 3.
+    # The step of the heat map's colour, from -3 (much better) through 0 (within a point) to 3.
     return sum(change >= edge for edge in EDGES[3:]) - sum(change <= edge for edge in EDGES[:3])
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    # Where a logarithmic axis is marked: at 1, 2 and 5 of each power of ten, or at the powers of a wide one.
+    # The ticks of a logarithmic axis: 1, 2 and 5 of each power of ten, or only the powers if the range is wide.
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     leading = (1, 2, 5) if len(powers) < 5 else (1,)
     return [value for power in powers for digit in leading if low <= (value := digit * 10.0**power) <= high]
 
 
 def _labelled(row: Row, text: str) -> dict[str, Any]:
-    # A row with the label of its mark: the tooltip, and the group and the method that it belongs to.
+    # A row with the label of its mark: the tooltip, and the group and method it belongs to.
     group = row.get("group", ALL)
     return {**row, "label": json.dumps([text, "" if group == ALL else group, row["method"]])}
 
@@ -227,12 +228,12 @@ def _within(row: Row, what: str) -> str:
 
 
 def _palette(facts: Facts) -> alt.Scale:
-    # The colour of each method: grey for source, one of the page's hues for each other.
+    # The colour of each method: grey for source, one of the page's hues for the others.
     return alt.Scale(domain=list(facts.methods), range=[f"var(--{facts.hue(method)})" for method in facts.methods])
 
 
 def _series(facts: Facts, rows: Sequence[Row]) -> tuple[alt.Color, alt.Shape]:
-    # Colour and shape of the methods, with a legend of those that are shown.
+    # Colour and shape of the methods, with a legend of those shown.
     shown = {row["method"] for row in rows}
     values = [method for method in facts.methods if method in shown]
     legend = alt.Legend(orient="top", columns=3, title=None, values=values, symbolSize=70, symbolOpacity=1)
@@ -252,7 +253,7 @@ def _domains(facts: Facts) -> alt.Y:
 
 
 def _by_group(rows: Sequence[Row], layers: Sequence[alt.Chart], x: alt.X, *, width: int) -> alt.FacetChart:
-    # The domains under the names of their groups, which share the scale of x.
+    # The domains under the names of their groups, which share the x scale.
     heads = list(dict.fromkeys(row["group"] for row in rows))
     header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelAngle=0, labelPadding=-8)
     chart = alt.layer(*layers, data=_ROWS).encode(x).properties(width=width, height=alt.Step(20))
@@ -264,26 +265,26 @@ def _by_group(rows: Sequence[Row], layers: Sequence[alt.Chart], x: alt.X, *, wid
 def _chart(
     name: str, title: str, description: str, drawn: alt.Chart | alt.LayerChart | alt.FacetChart, rows: Sequence[Row]
 ) -> Chart:
-    # Rows and theme come last: Altair neither copies nor checks what it has not seen. Both took half of its time.
+    # Rows and theme are added last, so that Altair does not copy and validate them, which took half of its time.
     return Chart(name, title, description, drawn.to_dict() | {"datasets": {"rows": rows}} | _THEME)
 
 
 _SVG = "http://www.w3.org/2000/svg"
 _KEPT = frozenset({"svg", "g", "path", "rect", "line", "text", "tspan", "title", "defs", "clipPath"})
-"""The elements that a chart is made of; any other is dropped."""
+"""The elements allowed in a chart; all others are dropped."""
 
 _PHONE = 440
-"""Width, in pixels, of a picture that a phone can shrink to its own and leave it readable; a wider one scrolls."""
+"""The widest picture, in pixels, that stays readable when shrunk to a phone's width; a wider one scrolls."""
 
 _DROPPED = ("aria-", "role", "on", "style", "href", "xmlns", "class", "version", "{")
-"""How the attributes begin that a picture does without: its title and the table beside it speak for it."""
+"""Prefix of the attributes that are removed: the title and the table beside the picture replace them."""
 
 _FRACTION = re.compile(r"-?\d*\.\d+")
-"""A number of a path or transformation that is no whole one; two decimals of it are kept."""
+"""A non-integer number in a path or transformation; two decimals are kept."""
 
 
 class Painter:
-    """Draws charts in a process of its own, from the moment it is entered; leaving ends the process.
+    """Draws charts in a separate process, which starts when the context is entered and ends when it is left.
 
     Example:
         >>> with Painter() as painter:  # doctest: +SKIP
@@ -309,12 +310,12 @@ class Painter:
         self._process.communicate()
 
     def draw(self, charts: Sequence[Chart]) -> Future[list[str]]:
-        """Begin to draw charts, all that there are.
+        """Start drawing charts; to be called once, with all of them.
 
         Returns:
-            Each as an `<svg>` element, which holds nothing but shapes and texts, with all values escaped. It has a
-            title and a description, and its marks a tooltip and the attributes `data-group` and `data-method`. The
-            result raises EmttaError when the drawing process fails.
+            Each as an `<svg>` element of shapes and texts only, with all values escaped. It has a title and a
+            description, and its marks have a tooltip and the attributes `data-group` and `data-method`. The result
+            raises EmttaError if the drawing process fails.
         """
         return self._thread.submit(self._draw, charts)
 
@@ -345,7 +346,7 @@ def _element(svg: str, chart: Chart) -> str:
 
 
 def _clean(element: ET.Element) -> None:
-    # Take away what a page does not need, and give each mark its tooltip; names lose their namespace.
+    # Remove what a page does not need, and give each mark its tooltip; names lose their namespace.
     label = element.get("aria-label", "") if element.get("role") == "graphics-symbol" else ""
     for name in list(element.attrib):
         if name.startswith(_DROPPED):
@@ -358,7 +359,7 @@ def _clean(element: ET.Element) -> None:
         else:
             element.remove(child)
     element.tag = _local(element.tag)
-    if label.startswith("["):  # of a mark; those of axes and legends are prose
+    if label.startswith("["):  # the label of a mark; those of axes and legends are prose
         text, group, method = json.loads(label)
         element.attrib |= {f"data-{name}": value for name, value in (("group", group), ("method", method)) if value}
         tooltip = ET.Element("title")

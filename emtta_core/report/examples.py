@@ -1,4 +1,4 @@
-"""The utterances that each method changed most: which words differ, and their recordings."""
+"""The utterances that each method changed most: the words that differ, and the recordings."""
 
 import base64
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from emtta_core.scoring import word_errors
 from emtta_core.store import Catalogue, Store
 
 EACH_WAY = 10
-"""Utterances that a page shows of each method: so many that improved, and so many that worsened."""
+"""The number of improved utterances, and of worsened ones, that a page shows for each method."""
 
 _LARGEST_CHANGES = """
     SELECT
@@ -40,57 +40,57 @@ _KINDS = {"equal": "same", "substitute": "substituted", "delete": "missing", "in
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of words of an alignment."""
+    """A run of words in an alignment."""
 
-    kind: str  # `same`, `substituted` (other words were heard), `missing` (nothing was), `added` (nothing was said)
-    said: str  # the words of the reference; empty where it has none
-    heard: str  # the words of the hypothesis; empty where it has none, or where they are `said`
+    kind: str  # `same`, `substituted`, `missing` from the hypothesis, or `added` in the hypothesis
+    said: str  # the words of the reference; empty if it has none
+    heard: str  # the words of the hypothesis; empty if it has none or they equal `said`
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """An utterance that adaptation changed."""
 
-    method: str  # what changed it
-    seed: int | None  # with which of its seeds, in a run whose methods have several
+    method: str  # the method that changed it
+    seed: int | None  # the method's seed, in a run whose methods have several
     group: str  # the group of its domain
     domain: str  # its domain
-    corpus_id: str  # where its audio lies
-    utterance_id: str  # which
-    speaker: str  # who speaks
+    corpus_id: str  # the prepared corpus with its audio
+    utterance_id: str  # the utterance
+    speaker: str  # the speaker
     words: int  # words of its reference
     errors: int  # word errors after adaptation
-    source_errors: int  # before it
-    before: tuple[Piece, ...]  # what the unadapted model heard, beside what was said
-    after: tuple[Piece, ...]  # what the adapted model heard, likewise
+    source_errors: int  # word errors before adaptation
+    before: tuple[Piece, ...]  # the unadapted model's hypothesis, aligned with the reference
+    after: tuple[Piece, ...]  # the adapted model's hypothesis, aligned with the reference
 
     @property
     def added(self) -> int:
-        """Word errors that adaptation added; below zero where it took some away."""
+        """Word errors that adaptation added; negative if it removed errors."""
         return self.errors - self.source_errors
 
     @property
     def key(self) -> tuple[str, str]:
-        """Which recording it is, of a method or another."""
+        """The key of its recording, the same for all methods."""
         return self.corpus_id, self.utterance_id
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What a method changed."""
+    """The examples of a method."""
 
     method: str  # the method
-    improved: tuple[Example, ...]  # the utterances with fewest errors added, the best first
-    worsened: tuple[Example, ...]  # those with most, the worst first
-    improved_of: int  # how many improved
-    worsened_of: int  # how many worsened
+    improved: tuple[Example, ...]  # the utterances that improved most, best first
+    worsened: tuple[Example, ...]  # the utterances that worsened most, worst first
+    improved_of: int  # number of utterances that improved
+    worsened_of: int  # number of utterances that worsened
 
 
 def find_examples(catalogue: Catalogue, run_id: str, methods: Iterable[str]) -> tuple[Examples, ...]:
-    """Find what each method changed most, the methods in the order given; those that changed nothing are left out.
+    """Find what each method changed most, in the given order; methods that changed nothing are left out.
 
-    Errors are compared with those of the unadapted model on the same utterance, so that a run without `source` has
-    examples as well.
+    Errors are compared with those of the unadapted model on the same utterance, so a run without `source` has examples
+    too.
     """
     rows = catalogue.query(_LARGEST_CHANGES, {"run": run_id, "most": EACH_WAY}).records
     found = []
@@ -118,7 +118,7 @@ def _example(row: Mapping[str, Any]) -> Example:
     )
     reference = row["reference_normalized"]
     before = row["source_hypothesis"] or ""
-    with suppress(EmttaError):  # the scorer may be of a package that is not installed here
+    with suppress(EmttaError):  # the scorer's package may not be installed here
         before = word_errors(row["reference"], before, row["language"], row["scorer"]).hypothesis_normalized
     return Example(
         **{name: row[name] for name in same},
@@ -144,9 +144,9 @@ def word_differences(reference: str, hypothesis: str) -> tuple[Piece, ...]:
 
 
 def audio_of(store: Store, keys: Collection[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-    """Read recordings as the models heard them, FLAC files, by corpus id and utterance id.
+    """Read prepared recordings as FLAC files, by corpus id and utterance id.
 
-    A recording that is not there (its corpus was removed, its utterance is in error) is left out.
+    A missing recording (its corpus was removed, or its utterance is in error) is left out.
 
     Raises:
         StoreError: a file of prepared audio is broken.
@@ -168,12 +168,12 @@ def audio_of(store: Store, keys: Collection[tuple[str, str]]) -> dict[tuple[str,
 
 
 def data_uri(flac: bytes) -> str:
-    """The address that holds a FLAC file."""
+    """A data URI for a FLAC file."""
     return f"data:audio/flac;base64,{base64.b64encode(flac).decode('ascii')}"
 
 
 def first_of_each(examples: Sequence[Examples], count: int) -> list[Example]:
-    """The examples whose audio a page holds: by turns one that improved and one that worsened, the best first."""
+    """The examples whose audio a page includes: alternately one that improved and one that worsened, largest first."""
     turns = (
         one
         for of_method in examples

@@ -1,4 +1,4 @@
-"""What the page on a run shows: the rows of the store's views, and how numbers are written."""
+"""The contents of a run's page: rows of the store's views, and the formatting of numbers."""
 
 import json
 import zlib
@@ -21,17 +21,17 @@ SOURCE = "source"
 """The method that leaves the model as it is."""
 
 NAMED_HUES, COMPOSED_HUES = 17, 6
-"""Colours of `page.css` for the methods that have a rank, source aside, one each; and for all others."""
+"""Number of colours in `page.css` for ranked methods other than source, one each; and for all other methods."""
 
 MOST_PROPERTIES, MOST_SLICES = 6, 12
-"""Metadata columns by which a page slices the utterances, and slices of a property: others are in the report alone."""
+"""The most metadata columns by which a page slices utterances, and slices per property; the report has all."""
 
 _METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM utterances WHERE run_id = $run ORDER BY name"
 
 MOST_FAILURES = 200
-"""Failures on a page; those beyond are counted."""
+"""The most failures on a page; further ones are only counted."""
 
-# Each sentence on what a limit takes, with the domains of which it is so.
+# Each sentence on what a limit selects, with the domains it applies to.
 _SAMPLES = """
     SELECT sample, array_agg(domain ORDER BY position) AS domains
     FROM (SELECT sample, domain, min(position) AS position FROM planned WHERE run_id = $run GROUP BY ALL)
@@ -43,31 +43,31 @@ _SAMPLES = """
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as its page shows it."""
+    """The contents of a run's page."""
 
-    run: Row  # of the view `runs`
-    scorer: str | None  # by which the figures are
-    scorers: tuple[str, ...]  # by which there are scores
-    notices: tuple[str, ...]  # the sentences that must stand beside its figures
-    ranks: Mapping[str, int]  # the rank of each method of the registry
-    samples: tuple[str, ...]  # which utterances a limit takes, a sentence each
-    descriptions: Mapping[str, str]  # what each domain is, where the suite can still be read
-    cells: Mapping[tuple[str, str], Row]  # by domain and method: the view `domains`, compared with source
-    means: Mapping[tuple[str, str], Row]  # by method and group: the view `groups`, likewise
-    best: Mapping[str, Row]  # by group: the view `best`
-    pairs: tuple[Row, ...]  # of the report `between`, over all domains
-    cautions: tuple[str, ...]  # what intervals do not hold
-    steps: tuple[Row, ...]  # of the report `steps`
-    speeds: Mapping[str, Row]  # by method: the report `speed`
-    failures: tuple[Row, ...]  # of the report `failures`
-    streams: tuple[Row, ...]  # of the report `stream`; none where all utterances are episodes
-    forgetting: tuple[Row, ...]  # of the report `forgetting`, likewise
-    # By property of the utterances, by slice and by method: the report `slices`.
+    run: Row  # its row of the view `runs`
+    scorer: str | None  # the scorer of the figures
+    scorers: tuple[str, ...]  # all scorers with scores
+    notices: tuple[str, ...]  # the notices required beside its figures
+    ranks: Mapping[str, int]  # the rank of each method in the registry
+    samples: tuple[str, ...]  # which utterances a limit selects, one sentence per selection
+    descriptions: Mapping[str, str]  # a description of each domain, if the suite can still be read
+    cells: Mapping[tuple[str, str], Row]  # the view `domains` compared with source, by domain and method
+    means: Mapping[tuple[str, str], Row]  # the view `groups` compared with source, by method and group
+    best: Mapping[str, Row]  # the view `best`, by group
+    pairs: tuple[Row, ...]  # the report `between`, over all domains
+    cautions: tuple[str, ...]  # what the intervals do not cover
+    steps: tuple[Row, ...]  # the report `steps`
+    speeds: Mapping[str, Row]  # the report `speed`, by method
+    failures: tuple[Row, ...]  # the report `failures`
+    streams: tuple[Row, ...]  # the report `stream`; empty if all utterances are episodes
+    forgetting: tuple[Row, ...]  # the report `forgetting`; empty if all utterances are episodes
+    # The report `slices`, by property of the utterances, slice and method.
     slices: Mapping[str, Mapping[str, Mapping[str, Row]]]
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the run was made with."""
+        """The run's model, versions and other details."""
         try:
             versions = dict(json.loads(self.run["versions"]))
         except (ValueError, TypeError):
@@ -85,23 +85,23 @@ class Facts:
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
-        """The groups in the order of the plan, without `all`."""
+        """The groups in plan order, without `all`."""
         return tuple(dict.fromkeys(cell["group"] for cell in self.cells.values()))
 
     @cached_property
     def domains(self) -> tuple[str, ...]:
-        """The domains in the order of the plan."""
+        """The domains in plan order."""
         return tuple(dict.fromkeys(domain for domain, _ in self.cells))
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """The methods in the order of the registry, then a suite's own."""
+        """The methods in registry order, then the suite's own."""
         last = len(self.ranks) + 1
         return tuple(sorted({method for _, method in self.cells}, key=lambda name: (self.ranks.get(name, last), name)))
 
     @cached_property
     def adapting(self) -> tuple[str, ...]:
-        """The methods but source."""
+        """The methods except source."""
         return tuple(method for method in self.methods if method != SOURCE)
 
     @cached_property
@@ -115,26 +115,26 @@ class Facts:
         return any(mean["seeds"] > 1 for mean in self.means.values())
 
     def cells_of(self, method: str) -> list[Row]:
-        """The cells of a method, in the order of the plan."""
+        """The cells of a method, in plan order."""
         return [cell for (_, name), cell in self.cells.items() if name == method]
 
     def cost(self, method: str) -> float | None:
-        """Wall seconds that a method took for a second of speech; None where nothing was timed."""
+        """A method's wall-clock seconds per second of speech; None if nothing was timed."""
         rtfx = self.speeds.get(method, {}).get("rtfx")
         return 1 / rtfx if rtfx else None
 
     def ranked(self) -> list[Row]:
-        """The means over all domains that have a figure, the lowest WER first."""
+        """The means over all domains that have figures, lowest WER first."""
         found = [self.means[method, ALL] for method in self.methods]
         return sorted((mean for mean in found if mean["wer"] is not None), key=lambda mean: float(mean["wer"]))
 
     def is_best(self, method: str, group: str) -> bool:
-        """Whether the tests call a method the best of a group."""
+        """Whether a method is the best of a group according to the tests."""
         found = self.best.get(group)
         return found is not None and found["method"] == method and bool(found["is_best"])
 
     def hue(self, method: str) -> str:
-        """The name of a method's colour, the same on every page: `source`, or `hue` and a number."""
+        """The name of a method's colour, the same on every page: `source`, or `hue` followed by a number."""
         if method == SOURCE:
             return SOURCE
         if method in self.ranks:
@@ -143,7 +143,7 @@ class Facts:
 
 
 def newest_run(store: Store) -> str:
-    """The newest run of a store; UsageError where it has none."""
+    """The newest run of a store; raises UsageError if it has none."""
     newest = next(iter(store.runs()), None)
     if newest is None:
         raise UsageError(f"the store {store.location} has no run yet; this makes one: {store.command('run', 'smoke')}")
@@ -151,7 +151,7 @@ def newest_run(store: Store) -> str:
 
 
 def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
-    """Read what is known of a run that the store has."""
+    """Read the facts about a run from the store."""
 
     def rows(sql: str) -> list[dict[str, Any]]:
         return catalogue.query(sql, {"run": run_id}).records
@@ -174,7 +174,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         cautions=cautions_of(catalogue, run_id),
         steps=tuple(catalogue.report("steps", run_id).records),
         speeds={row["method"]: row for row in catalogue.report("speed", run_id).records},
-        failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs need no query
+        failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs have none
         streams=tuple(catalogue.report("stream", run_id).records) if streamed else (),
         forgetting=tuple(catalogue.report("forgetting", run_id).records) if streamed else (),
         slices=dict(_slices(catalogue, run_id)),
@@ -182,7 +182,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
 
 
 def _slices(catalogue: Catalogue, run_id: str) -> Iterator[tuple[str, dict[str, dict[str, Row]]]]:
-    # The slices by length, language and metadata, of properties with several values, no more than a reader takes in.
+    # The slices by length, language and metadata, for properties with several values, up to a readable number.
     names = [str(name) for (name,) in catalogue.query(_METADATA, {"run": run_id}).rows]
     for name in ("duration", "language", *names[:MOST_PROPERTIES]):
         found: dict[str, dict[str, Row]] = {}
@@ -205,7 +205,7 @@ NOTHING = "\N{EN DASH}"
 
 
 def number(value: float | None, form: str) -> str:
-    """A number as `format` writes it, in a typographer's characters: zero has no sign, None is a dash."""
+    """Format a number with typographic characters; zero has no sign, and None is a dash."""
     if value is None:
         return NOTHING
     text = f"{value:{form}}"
@@ -221,7 +221,7 @@ count = partial(number, form=",")
 
 
 def interval(low: float | None, high: float | None, *, signed: bool = False) -> str:
-    """The two ends of an interval; the empty text where there is none."""
+    """The two ends of an interval; empty if there is none."""
     if low is None or high is None:
         return ""
     write = points if signed else rate
@@ -229,12 +229,12 @@ def interval(low: float | None, high: float | None, *, signed: bool = False) -> 
 
 
 def probability(value: float | None) -> str:
-    """A p with three decimals."""
+    """A p-value with three decimals."""
     return "< 0.001" if value is not None and value < 0.001 else number(value, ".3f")
 
 
 def duration(seconds: float | None) -> str:
-    """A time as a reader says it: `4.2 s`, `3 min 05 s`, `2 h 40 min`."""
+    """Format a duration: `4.2 s`, `3 min 05 s`, `2 h 40 min`."""
     if seconds is None:
         return NOTHING
     if seconds < 60:
@@ -245,7 +245,7 @@ def duration(seconds: float | None) -> str:
 
 
 def verdict(figures: Row) -> str:
-    """`better` or `worse` where the test says so, else `unclear`; without a test it is always unclear."""
+    """`better` or `worse` if the test says so, otherwise `unclear`, as it always is without a test."""
     if not figures["change"] or figures["p"] is None or figures["p"] > ALPHA:
         return "unclear"
     return "better" if figures["change"] < 0 else "worse"

@@ -1,6 +1,6 @@
-"""A run written down for other programs: one format at a time, into a folder, whole or not at all.
+"""Export a run for other programs: one format at a time, into a folder, all files or none.
 
-For the hub it is a data set: https://huggingface.co/docs/hub/datasets-cards and
+The export for the hub is a data set: https://huggingface.co/docs/hub/datasets-cards and
 https://huggingface.co/docs/hub/eval-results
 """
 
@@ -26,7 +26,7 @@ from emtta_core.store.result import Result, SharedCell
 
 
 class ExportFormat(StrEnum):
-    """What a run can be written as."""
+    """The export formats of a run."""
 
     TRN = "trn"
     CTM = "ctm"
@@ -45,7 +45,7 @@ _OF_UTTERANCES = frozenset(
         *(ExportFormat.CSV, ExportFormat.PARQUET),
     )
 )
-"""The formats of which methods and domains can be chosen; the others hold figures of the whole run."""
+"""The formats for which methods and domains can be chosen; the others hold figures of the whole run."""
 
 _UTTERANCES = """
     SELECT utterances.* FROM utterances
@@ -63,12 +63,12 @@ _BOARD_COLUMNS = ("method", "group", "wer", "wer_low", "wer_high", "change", "ci
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written."""
+    """The outcome of an export."""
 
-    folder: Path  # where
-    files: tuple[str, ...]  # their names below it
-    size: int  # their bytes
-    remarks: tuple[str, ...]  # what is not in them, a sentence each
+    folder: Path  # the folder
+    files: tuple[str, ...]  # the names of the files in it
+    size: int  # the size of the files in bytes
+    remarks: tuple[str, ...]  # what they leave out, one sentence each
 
 
 def export_run(
@@ -84,31 +84,31 @@ def export_run(
     replace: bool = False,
     limits: Limits | None = None,
 ) -> Written:
-    """Write a run, or some of its methods and domains, in one format.
+    """Export a run, or some of its methods and domains, in one format.
 
     Args:
-        store: the run's.
+        store: the run's store.
         run_id: the run.
         form: the format, one of `ExportFormat`.
-        folder: where; it is made if it is missing, and nothing in it is touched unless all is ready.
-        methods: only these, for a format of utterances; all by default.
-        domains: likewise.
-        scorer: by whose scores; by default the first of the run's suite.
-        hub_id: for the hub alone, the id that the data set is to have.
-        replace: whether files of the same names are replaced.
-        limits: what a query may take.
+        folder: the output folder; created if missing, and left untouched until all files are ready.
+        methods: the methods to export, for formats with utterances; all by default.
+        domains: the domains to export, likewise.
+        scorer: the scorer of the scores; by default the first of the run's suite.
+        hub_id: the id of the data set, only for the hub.
+        replace: whether to replace files of the same names.
+        limits: the limits of a query.
 
     Raises:
-        UsageError: the format, the run, a method or a domain is unknown; the run has no utterance, or no score by the
-            scorer; an option is not one of the format; the folder is a file, or has files of these names.
-        StoreError: the store cannot be read, or a file of the run cannot.
+        UsageError: the format, the run, a method or a domain is unknown; the run has no utterances, or no scores by
+            the scorer; an option does not apply to the format; the folder is a file, or has files of these names.
+        StoreError: the store, or a file of the run, cannot be read.
         EmttaError: the files cannot be written.
     """
     if form not in list(ExportFormat):
         raise unknown("format", form, [known.value for known in ExportFormat])
     row, form = store.run(run_id), ExportFormat(form)
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder} is a file; name a folder, which is made if it is missing")
+        raise UsageError(f"--out {folder} is a file; name a folder, which is created if missing")
     if (methods or domains) and form not in _OF_UTTERANCES:
         raise UsageError(
             f"--format {form} holds figures of the whole run; --method and --domain are for: "
@@ -117,7 +117,7 @@ def export_run(
     if form is ExportFormat.HUB:
         _check_hub_id(hub_id)
     elif hub_id is not None:
-        raise UsageError(f"--hub-id {hub_id} is for --format hub alone; leave it out")
+        raise UsageError(f"--hub-id {hub_id} is only for --format hub; leave it out")
     cells = _cells(store, run_id, methods, domains)
     with Catalogue(store, runs=[run_id], scorer=scorer, limits=limits) as catalogue:
         catalogue.cache_rows()
@@ -125,20 +125,18 @@ def export_run(
         ((planned, done),) = catalogue.query("SELECT planned, done FROM runs WHERE run_id = $run", {"run": run_id}).rows
         finish = store.command("rerun", run_id)
         if not done:
-            raise UsageError(f"the run {run_id!r} has no utterance yet; evaluate it with: {finish}")
+            raise UsageError(f"the run {run_id!r} has no utterances yet; evaluate it with: {finish}")
         catalogue.check_all_read()
         transcripts = Transcripts(catalogue, run_id, row.suite, row.model, cells)
         written = _place(folder, _files(transcripts, form, hub_id or ""), replace=replace)
         remarks = [*transcripts.remarks(), *notices_of(catalogue, run_id)]
     if done < planned:
-        remarks.insert(
-            0, f"the run is not complete: {done} of {planned} utterances are there; finish it with: {finish}"
-        )
+        remarks.insert(0, f"the run is not complete: {done} of {planned} utterances are done; finish it with: {finish}")
     return Written(folder, tuple(written), sum(written.values()), tuple(remarks))
 
 
 def _cells(store: Store, run_id: str, methods: Sequence[str], domains: Sequence[str]) -> list[ChosenCell]:
-    # The planned cells of these methods and domains, in order; UsageError where one is unknown.
+    # The planned cells of these methods and domains, in order; raises UsageError if one is unknown.
     plan = store.plan(run_id)
     for what, names, known in (
         ("method", methods, {row.method for row in plan}),
@@ -178,7 +176,7 @@ def _files(transcripts: Transcripts, form: ExportFormat, hub_id: str) -> Iterato
             first = next(texts, None)
             if first is None:
                 failures = catalogue.store.command("report", "failures", "--run", run_id)
-                raise UsageError(f"no utterance chosen of the run {run_id!r} is in a WER; see why: {failures}")
+                raise UsageError(f"no selected utterance of the run {run_id!r} counts in a WER; see why: {failures}")
             yield from ((name, text.encode()) for name, text in chain([first], texts))
 
 
@@ -194,7 +192,7 @@ def _leaderboard(catalogue: Catalogue, run_id: str) -> Result:
 
 
 def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -> dict[str, int]:
-    # Write the files beside their place and move them there when all are ready; by name, how many bytes each has.
+    # Write temporary files, and rename them when all are ready; return the size of each in bytes, by name.
     folder = folder.absolute()
     is_new = not folder.exists()
     stage = (folder.parent if is_new else folder) / f".emtta-export.{uuid.uuid4().hex[:12]}.tmp"
@@ -210,7 +208,7 @@ def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -
         if taken and not replace:
             more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
             raise UsageError(
-                f"{folder / taken[0]}{more} is there already; name another folder with --out, or add --force"
+                f"{folder / taken[0]}{more} already exists; name another folder with --out, or add --force"
             )
         if is_new:
             stage.rename(folder)
@@ -232,8 +230,8 @@ _HUB_CARD = """---
 
 # {title}
 
-What the model `{model}` heard in the suite `{suite}`, method by method: the utterances of an evaluation of test-time
-adaptation of speech recognition by entropy minimisation. The audio is not in here. Made with emtta: {head}.
+The hypotheses of the model `{model}` in the suite `{suite}` with each method: the utterances of an evaluation of
+test-time adaptation of speech recognition by entropy minimisation. The audio is not included. Made with emtta: {head}.
 {notices}
 **Licence.** The transcripts are those of the corpora, under the corpora's licences. Name them here, and in the field
 `license` above, before you publish this.
@@ -253,16 +251,16 @@ numbers). Sum `errors` and `words` for a WER; do not average `wer`.
 {columns}"""
 
 _HUB_FILE = "data/utterances.parquet"
-"""Where the utterances of a data set are."""
+"""The file with the utterances of a data set."""
 
 
 def _check_hub_id(hub_id: str | None) -> str:
     if hub_id is None:
-        raise UsageError("--format hub wants the id that the data set is to have: add --hub-id OWNER/NAME")
+        raise UsageError("--format hub needs an id for the data set: add --hub-id OWNER/NAME")
     try:
         validate_repo_id(hub_id)
     except HFValidationError as error:
-        raise UsageError(f"--hub-id {hub_id!r} is no id of the hub, as OWNER/NAME: {error}") from error
+        raise UsageError(f"--hub-id {hub_id!r} is not a hub id of the form OWNER/NAME: {error}") from error
     if "/" not in hub_id:
         raise UsageError(f"--hub-id {hub_id!r} has no owner; write OWNER/NAME")
     return hub_id
@@ -303,8 +301,8 @@ def _front(title: str, utterances: Result) -> dict[str, Any]:
 
 
 def _entries(found: dict[str, Any], hub_id: str) -> Iterator[dict[str, Any]]:
-    # One for each figure that is not hidden, of a method over all domains and of each domain. A group may be called as
-    # one of its domains is.
+    # One for each figure that is not hidden: of a method over all domains, and for each domain. A group may have the
+    # same name as one of its domains.
     over_all = [figure for figure in found["groups"] if figure["group"] == EVERY]
     for figure in [*over_all, *found["domains"]]:
         if figure["wer"] is None:

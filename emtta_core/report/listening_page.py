@@ -1,6 +1,6 @@
-"""The listening page: what each corruption of a suite does to a few utterances, to be heard and seen.
+"""The listening page: audio and spectrograms of a few utterances under each corruption of a suite.
 
-One HTML file that needs no network: recordings as FLAC, spectrograms as PNG, both inside of it.
+It is one self-contained HTML file, with recordings as FLAC and spectrograms as PNG.
 """
 
 import base64
@@ -27,53 +27,53 @@ from emtta_core.report.page import render
 from emtta_core.suite import Domain, Suite
 
 _ROWS = 96
-"""Rows of a picture, from 0 to 8 kHz."""
+"""Rows of a spectrogram, from 0 to 8 kHz."""
 
 _COLUMNS = 400
-"""Columns of a picture, at most."""
+"""The most columns of a spectrogram."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
     """A recording on the page."""
 
-    audio: str  # the address that holds it
-    picture: str  # the address that holds its spectrogram
-    seconds: float  # its length
-    level: float  # dB FS RMS
+    audio: str  # the data URI of the recording
+    picture: str  # the data URI of its spectrogram
+    seconds: float  # its length in seconds
+    level: float  # its RMS level, dB FS
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An utterance as a domain corrupts it."""
+    """An utterance as corrupted by a domain."""
 
-    domain: Domain  # whose corruption it is
-    sound: Sound | None = None  # what is heard; None where it cannot be
-    snr_db: float | None = None  # the ratio of the mixture; None without noise
-    gain: float = 1.0  # the factor that scaled back what passed full scale
-    # The signal-to-distortion ratio that is measured; None where the length has changed.
+    domain: Domain  # the domain
+    sound: Sound | None = None  # the corrupted recording; None if it cannot be made
+    snr_db: float | None = None  # the signal-to-noise ratio of the mixture; None without noise
+    gain: float = 1.0  # the factor that scaled down a mixture beyond full scale
+    # The measured signal-to-distortion ratio; None if the length has changed.
     distortion_db: float | None = None
     distance_db: float = 0.0  # the mean difference in mel bands
-    error: str | None = None  # why it cannot be heard; then nothing is measured
+    error: str | None = None  # why it cannot be made; then nothing is measured
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """An utterance, clean and under each corruption of its group."""
 
-    utterance_id: str  # which
+    utterance_id: str  # the utterance
     text: str  # its transcript
-    clean: Sound | None = None  # before; None where its file cannot be read
-    heard: tuple[Heard, ...] = ()  # after, by domain
-    error: str | None = None  # why its file cannot be read; then nothing is heard
+    clean: Sound | None = None  # the clean recording; None if its file cannot be read
+    heard: tuple[Heard, ...] = ()  # the corrupted recordings, by domain
+    error: str | None = None  # why its file cannot be read; then there is no recording
 
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """The domains of one group that corrupt the same speech, beside each other."""
+    """The domains of one group that corrupt the same speech, side by side."""
 
-    title: str  # their group; with their names, where others of the group corrupt other speech
-    # The utterances, each with all that the domains make of it, in the order of the suite.
+    title: str  # their group, with their names if other domains of the group corrupt other speech
+    # The utterances, each as corrupted by all the domains, in suite order.
     examples: tuple[Example, ...]
 
 
@@ -83,7 +83,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     Domains without a corruption are left out.
 
     Raises:
-        UsageError: none of the domains is corrupted, or what one needs is missing; or `examples` is below 1.
+        UsageError: no domain has a corruption, a domain needs something that is missing, or `examples` is below 1.
     """
     if examples < 1:
         raise UsageError(f"{examples} examples are too few; give 1 or more")
@@ -92,7 +92,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
         raise UsageError(f"no domain of {', '.join(domain.name for domain in domains)} has a corruption to listen to")
     for domain in noisy:
         assert domain.corruption is not None
-        domain.corruption.made_of(str)  # refuses what needs a library or a file that is missing
+        domain.corruption.made_of(str)  # raises if a required library or file is missing
     alike: dict[tuple[str, Corpus], list[Domain]] = {}
     for domain in noisy:
         alike.setdefault((domain.group, domain.corpus), []).append(domain)
@@ -108,7 +108,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
 
 
 def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
-    # An utterance clean and as each domain corrupts it, or why its file cannot be read.
+    # An utterance, clean and as corrupted by each domain, or why its file cannot be read.
     try:
         clean = scale_back(utterance.read()).waveform
         sound = _sound(clean)
@@ -146,14 +146,14 @@ def _sound(waveform: Waveform) -> Sound:
 
 
 def _picture(waveform: Waveform) -> bytes:
-    # The spectrogram as a PNG in greys: the louder the darker, high frequencies above.
+    # The spectrogram as a greyscale PNG: darker is louder, with high frequencies at the top.
     hop = max(160, math.ceil(waveform.size / _COLUMNS))
     power = spectrogram_db(waveform, window=2 * _ROWS, hop=hop)[:_ROWS][::-1]
     return _png(np.rint(-power / RANGE_DB * 255).astype(np.uint8))
 
 
 def _png(grey: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:
-    # A picture in 8-bit greys, shape `(rows, columns)`, as a PNG file (ISO/IEC 15948).
+    # An 8-bit greyscale picture, shape `(rows, columns)`, as a PNG file (ISO/IEC 15948).
     rows, columns = grey.shape
     lines = np.insert(grey, 0, 0, axis=1).tobytes()  # each line begins with its filter: none
 

@@ -1,7 +1,7 @@
-"""The page on a run: one HTML file that needs no network and no other file.
+"""The report page of a run: one self-contained HTML file.
 
-Its security policy forbids every request, and every script and style but the two that it carries, by their hashes; all
-values are escaped by the template engine. Charts are drawn beforehand and hold no script.
+Its security policy forbids all requests, and all scripts and styles except its own two, identified by hash; the
+template engine escapes all values. Charts are drawn in advance and contain no script.
 """
 
 import base64
@@ -29,13 +29,13 @@ from emtta_core.store.describe import check_scored
 from emtta_core.store.queries import Limits
 
 MOST_ROWS = 3000
-"""Rows of the table of domains and methods that a page holds."""
+"""The most rows of a page's table of domains and methods."""
 
 MOST_GROUPS = 12
-"""Groups of which the leaderboard has a chart; its table has them all."""
+"""The most groups with a leaderboard chart; the table has them all."""
 
 AudioAddress = Callable[[Example], str]
-"""Where a server has the recording of an utterance."""
+"""The URL template for the recording of an utterance on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +56,33 @@ def make_page(
     scorer: str | None = None,
     limits: Limits | None = None,
 ) -> Page:
-    """Make the page on a run.
+    """Make the report page of a run.
 
     Args:
-        store: which has it.
+        store: the run's store.
         run_id: the run; the newest by default.
-        audio: recordings that the page holds, of the utterances that changed most; 50 to 250 kB each.
-        audio_address: for a page that a server shows: where it has the recordings. Then the page holds none.
-        scorer: by which the figures are; by default the first of the suite.
-        limits: what each of its queries may take.
+        audio: number of recordings to embed, of the utterances that changed most; 50 to 250 kB each.
+        audio_address: for a page shown by a server, the URL template of its recordings; the page then embeds none.
+        scorer: the scorer of the figures; by default the first of the suite.
+        limits: the limits of each query.
 
     Raises:
-        UsageError: the store has no such run, or none, or no score of it by the scorer; or `audio` is below 0.
-        StoreError: the record of the run, or prepared audio that is asked for, is broken.
+        UsageError: the store lacks the run, has no runs, or has no scores of the run by the scorer; or `audio` is
+            below 0.
+        StoreError: the record of the run, or requested prepared audio, is broken.
     """
     if audio < 0:
         raise UsageError(f"{audio} recordings cannot be put into a page; give 0 or more")
     run_id = newest_run(store) if run_id is None else run_id
-    store.run(run_id)  # refuses one that is not there, before its files are looked for
-    # Charts are drawn by another process, which takes about as long as the queries for the rest: both at once.
+    store.run(run_id)  # refuses an unknown run before looking for its files
+    # A separate process draws the charts while the remaining queries run, which take about as long.
     with Painter() as painter:
         with Catalogue(store, runs=[run_id], scorer=scorer, limits=limits) as catalogue:
             catalogue.cache_rows()
             check_scored(catalogue, run_id, scorer)
             facts = read_facts(catalogue, run_id)
             lowest = lowest_of(facts)
-            # The lowest WER first, as readers look at the first chart and the first example.
+            # Lowest WER first, as readers look at the first chart and the first example.
             methods = sorted(facts.adapting, key=lambda method: method != lowest)
             drawn = [chart for chart in _charts(facts, methods) if chart is not None]
             drawing = painter.draw(drawn)
@@ -111,12 +112,12 @@ def make_page(
 
 
 def render(name: str, *, served: bool = True, **values: Any) -> str:
-    """Make another page, from the template of that name: for a server, or a file that stands alone."""
+    """Make another page from the template of that name, for a server or as a self-contained file."""
     return _environment().get_template(name).render(**_frame(served=served), **values)
 
 
 def policy(*, served: bool) -> str:
-    """The page's Content-Security-Policy: nothing may be fetched, but recordings from the page's own server."""
+    """The page's Content-Security-Policy: nothing may be fetched except recordings from the page's own server."""
     return "; ".join(
         (
             "default-src 'none'",
@@ -141,7 +142,7 @@ def _frame(*, served: bool) -> dict[str, Any]:
 
 
 def _charts(facts: Facts, methods: Sequence[str]) -> Iterator[charts.Chart | None]:
-    # The charts of a page; None for one without a figure.
+    # The charts of a page; None for one without figures.
     yield charts.heat_map(facts)
     yield charts.by_step(facts, "wer")
     yield charts.by_step(facts, "entropy")

@@ -1,4 +1,4 @@
-"""What a run found, in sentences."""
+"""The findings of a run, in sentences."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ _TEST = f"test of the mean, Holm-corrected over the domains, p{SPACE}≤{SPACE}0
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How a method compares with source, domain by domain."""
+    """Counts of domains by how a method compares with source."""
 
-    lower: int  # domains on which its WER is lower
-    equal: int  # on which it is the same
-    higher: int  # on which it is higher
-    better: int | None  # on which it is significantly lower; None where no tests are stored
-    worse: int | None  # on which it is significantly higher
+    lower: int  # domains with a lower WER
+    equal: int  # domains with the same WER
+    higher: int  # domains with a higher WER
+    better: int | None  # domains with a significantly lower WER; None if no tests are stored
+    worse: int | None  # domains with a significantly higher WER
 
     @property
     def domains(self) -> int:
-        """Domains that can be compared."""
+        """Number of domains that can be compared."""
         return self.lower + self.equal + self.higher
 
 
@@ -28,7 +28,7 @@ class Tally:
 class Summary:
     """The top of the page."""
 
-    finding: str  # which method has the lowest rate, and whether a test tells it from source; or why that is not known
+    finding: str  # the method with the lowest rate, and whether it differs significantly from source; or why unknown
     details: tuple[str, ...]  # whether it is the best, on how many domains, and what failed
 
 
@@ -58,10 +58,10 @@ def tally(facts: Facts, method: str) -> Tally:
 
 
 def summarise(facts: Facts) -> Summary:
-    """Say what a run found."""
+    """Summarise the findings of a run."""
     progress = _progress(facts)
     if not facts.cells:
-        return Summary("The plan of this run holds no cell.", ())
+        return Summary("The plan of this run has no cells.", ())
     if not facts.run["done"]:
         planned = _counted(len(facts.cells), "cell")
         return Summary(f"Nothing is done yet: {planned} planned.", (progress, *facts.samples))
@@ -92,7 +92,7 @@ def summarise(facts: Facts) -> Summary:
 
 
 def _among_all(facts: Facts) -> list[str]:
-    # Whether the method with the lowest rate is the best of all; of two methods the finding says it.
+    # Whether the method with the lowest rate is the best of all; with only two methods, the finding already says so.
     found = facts.best.get(ALL)
     if found is None or len(facts.ranked()) < 3 or not facts.pairs:
         return []
@@ -129,7 +129,7 @@ def _against_source(mean: Row) -> str:
 
 
 def _compared(facts: Facts) -> list[str]:
-    # On how many domains the method presented first is below, above and equal to source.
+    # The number of domains on which the method presented first is below, above and equal to source.
     method = lowest_of(facts)
     if method is None:
         return []
@@ -149,7 +149,7 @@ def _compared(facts: Facts) -> list[str]:
 
 
 def _progress(facts: Facts) -> str:
-    # How many cells are incomplete, and how many utterances are in error.
+    # The number of incomplete cells and of utterances in error.
     run, failed = facts.run, sum(cell["state"] == "failed" for cell in facts.cells.values())
     lacking = run["cells"] - run["complete"]
     if lacking:

@@ -1,7 +1,8 @@
-"""Hypotheses and references for other scorers: sclite's trn, stm and ctm, and JSON lines for NeMo and Open ASR.
+"""Hypotheses and references for other scorers: sclite's trn, stm and ctm, and JSON Lines for NeMo and Open ASR.
 
-Each format has the utterances that a WER has: one in error, unless it counts as deleted, and audio without speech are
-in none. sclite's files have the normalized texts, so that it counts over the same words; JSON lines have raw ones.
+Each format has the utterances that count in the WER: utterances in error (unless they count as deleted) and audio
+without speech are left out. sclite's files have normalized texts, so that it counts the same words; JSON Lines have raw
+ones.
 
 sclite's formats: https://github.com/usnistgov/SCTK/blob/master/doc/infmts.htm
 """
@@ -19,7 +20,7 @@ from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue
 
 Row = Mapping[str, Any]
-"""An utterance, of `_UTTERANCES`."""
+"""A row of `_UTTERANCES`."""
 
 Files = Iterator[tuple[str, str]]
 """The name of a file, and its content."""
@@ -42,7 +43,7 @@ _WINDOWS = """
 """
 
 _ALIKE = str.maketrans("(){}@<;", "\uff08\uff09\uff5b\uff5d\uff20\uff1c\uff1b")
-"""What sclite takes for markup, by the full-width sign that it takes for a letter: so a word stays a word."""
+"""The full-width replacement of each character that sclite takes for markup, so that a word stays a word."""
 
 CTM_HEAD = (
     ";; Times are estimates: each word's place in its window's text, as if it were spoken at an even pace.\n"
@@ -52,7 +53,7 @@ CTM_HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class ChosenCell:
-    """A cell whose utterances are written."""
+    """A cell to export."""
 
     domain: str
     method: str
@@ -60,27 +61,27 @@ class ChosenCell:
 
     @property
     def of_method(self) -> str:
-        """The method, with the seed where there is one, as files are called."""
+        """The method, with its seed if any, as used in file names."""
         return self.method if self.seed is None else f"{self.method}.seed-{self.seed}"
 
 
 @dataclass(slots=True)
 class Transcripts:
-    """The transcripts of cells of a run."""
+    """Writes the transcripts of cells of a run."""
 
-    catalogue: Catalogue  # of the store
+    catalogue: Catalogue  # the store's catalogue
     run_id: str  # the run
     suite: str  # its suite
     model: str  # its model, as the suite names it
-    cells: Sequence[ChosenCell]  # the cells, in the order of the plan
-    left_out: Counter[str] = field(default_factory=Counter)  # how many rows were left out so far, by the reason
-    altered: int = 0  # how many texts so far had signs that sclite takes for markup
+    cells: Sequence[ChosenCell]  # the cells, in plan order
+    left_out: Counter[str] = field(default_factory=Counter)  # number of rows left out so far, by reason
+    altered: int = 0  # number of texts so far with characters that sclite takes for markup
 
     def trn(self) -> Files:
-        """`<domain>.ref.trn`, and for each method `<domain>.<method>.hyp.trn`: a normalized text and its id a line.
+        """`<domain>.ref.trn` and, per method, `<domain>.<method>.hyp.trn`: a normalized text and its id on each line.
 
         Raises:
-            UsageError: utterances of a domain are not normalized alike for all methods.
+            UsageError: utterances of a domain are not normalized in the same way for all methods.
         """
         for domain, cells in self._by_domain():
             references, ids = self._references(domain, cells)
@@ -90,21 +91,21 @@ class Transcripts:
                 yield f"{domain}.{cell.of_method}.hyp.trn", _lines(lines)
 
     def ctm(self) -> Files:
-        """`<domain>.stm`, and for each method `<domain>.<method>.ctm`: a normalized word and its time a line.
+        """`<domain>.stm` and, per method, `<domain>.<method>.ctm`: a normalized word and its time on each line.
 
         Raises:
-            UsageError: no utterance was cut in windows, so that nothing has a time; or as of `trn`.
+            UsageError: no utterance was cut into windows, so there are no times; or as for `trn`.
         """
         windows = {cell: self._windows(cell) for cell in self.cells}
         if all(len(found) < 2 for of_cell in windows.values() for found in of_cell.values()):
             raise UsageError(
-                f"no utterance chosen of the run {self.run_id!r} was cut in windows, so that no word has a time and "
-                "there is no ctm; write the texts without times by --format trn"
+                f"no selected utterance of the run {self.run_id!r} was cut into windows, so words have no times and "
+                "there is no ctm; write the texts without times with --format trn"
             )
         for domain, cells in self._by_domain():
             references, ids = self._references(domain, cells)
             spoken = {row["utterance_id"]: row for rows in cells.values() for row in rows}
-            ordered = sorted(references, key=lambda key: ids[key].encode())  # sclite wants the order of bytes
+            ordered = sorted(references, key=lambda key: ids[key].encode())  # sclite requires byte order
             yield (
                 f"{domain}.stm",
                 _lines(
@@ -131,7 +132,7 @@ class Transcripts:
         yield from self._json_lines(lambda cell: f"{cell.domain}.{cell.of_method}.jsonl", ("duration",))
 
     def open_asr(self) -> Files:
-        """A file a cell as the Open ASR Leaderboard's scripts name it: the keys of `nemo`, and the time spent.
+        """One file per cell, named as by the Open ASR Leaderboard's scripts: the keys of `nemo`, and the time spent.
 
         https://github.com/huggingface/open_asr_leaderboard/blob/main/normalizer/eval_utils.py
         """
@@ -143,13 +144,13 @@ class Transcripts:
         yield from self._json_lines(named, ("duration", "time"))
 
     def remarks(self) -> Iterator[str]:
-        """What the files written so far lack, or have otherwise than the store, a sentence each."""
+        """What the files written so far lack or change compared with the store, one sentence each."""
         for reason, count in sorted(self.left_out.items()):
             yield f"left out, counted for each method: {count} utterances {reason}"
         if self.altered:
             yield (
-                f"texts with a sign that sclite takes for markup, one of ( ) {{ }} @ < ;: {self.altered}; "
-                "their full-width forms stand in its place"
+                f"texts with a character that sclite takes for markup, one of ( ) {{ }} @ < ;: {self.altered}; "
+                "full-width forms replace these characters"
             )
 
     def _json_lines(self, named: Callable[[ChosenCell], str], numbers: Sequence[str]) -> Files:
@@ -166,7 +167,7 @@ class Transcripts:
                 yield named(cell), _lines(json.dumps(line, ensure_ascii=False) for line in lines)
 
     def _by_domain(self) -> Iterator[tuple[str, dict[ChosenCell, list[Row]]]]:
-        # The utterances that are in the rates, a domain in memory at a time.
+        # The utterances that count in the rates, one domain in memory at a time.
         for domain in dict.fromkeys(cell.domain for cell in self.cells):
             of_domain = (cell for cell in self.cells if cell.domain == domain)
             found = {cell: rows for cell in of_domain if (rows := list(self._counted(cell)))}
@@ -185,7 +186,7 @@ class Transcripts:
     def _references(
         self, domain: str, cells: Mapping[ChosenCell, Sequence[Row]]
     ) -> tuple[dict[str, str], dict[str, str]]:
-        # By utterance, the normalized transcript, and the id for sclite.
+        # The normalized transcript, and the id for sclite, by utterance.
         references: dict[str, str] = {}
         speakers: dict[str, str] = {}
         for rows in cells.values():
@@ -194,8 +195,8 @@ class Transcripts:
                 if references.setdefault(key, text) != text:
                     again = self.catalogue.store.command("score", self.run_id)
                     raise UsageError(
-                        f"the transcript of {domain}/{key} is not normalized alike for all methods, and sclite has one "
-                        f"file of references for them; score the run by one release with: {again}"
+                        f"the transcript of {domain}/{key} is not normalized in the same way for all methods, but "
+                        f"sclite uses one file of references for them; score the run with one release: {again}"
                     )
                 speakers[key] = row["speaker"]
         ordered = sorted(references)
@@ -218,10 +219,10 @@ class Transcripts:
 
 
 def plain_ids(speakers: Mapping[str, str]) -> dict[str, str]:
-    """An id that sclite reads for each utterance, `speaker-utterance` in small letters, from the speakers by utterance.
+    """An id for sclite per utterance, `speaker-utterance` in lower case, given the speakers by utterance.
 
-    sclite takes what is before the first hyphen or underscore for the speaker, and does not heed capitals. What else
-    would end an id becomes a full stop, and an id that is taken gets a number.
+    sclite takes the part before the first hyphen or underscore for the speaker, and ignores case. Other characters that
+    would end an id become full stops, and a duplicate id gets a number.
     """
     ids: dict[str, str] = {}
     taken: set[str] = set()
@@ -239,13 +240,13 @@ def plain_ids(speakers: Mapping[str, str]) -> dict[str, str]:
 def timed(words: Sequence[str], windows: Sequence[tuple[float, float, int]]) -> Iterator[tuple[float, float, str]]:
     """Estimate when the words of an utterance were spoken, at an even pace within each window.
 
-    A window is its begin and length in seconds, and the characters of its text.
+    A window is its start and length in seconds, and the number of characters of its text.
 
     Yields:
-        Begin and length of each word, in seconds, and the word.
+        The start and length of each word, in seconds, and the word.
     """
     heard = [window for window in windows if window[2]] or [(begin, seconds, 0) for begin, seconds, _ in windows[:1]]
-    ends = [0, *accumulate(characters + 1 for *_, characters in heard)]  # with a space behind each window and word
+    ends = [0, *accumulate(characters + 1 for *_, characters in heard)]  # with a space after each window and word
     places = [0, *accumulate(len(word) + 1 for word in words)]
 
     def time_at(place: float, window: int) -> float:

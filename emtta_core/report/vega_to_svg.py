@@ -1,7 +1,7 @@
-"""Vega-Lite to SVG, as a process of its own: a chart a line comes in as JSON, its SVG a line goes out.
+"""Convert Vega-Lite to SVG in a separate process: one chart per input line as JSON, one SVG per output line.
 
-The converter takes most of a second to start, and lets no other thread of its process work meanwhile. It is run as a
-file, so that it loads nothing else.
+The converter takes most of a second to start, and blocks all other threads of its process meanwhile. It is run as a
+file, so that nothing else is loaded.
 """
 
 import json
@@ -12,8 +12,8 @@ import vl_convert
 
 
 def convert() -> None:
-    """Convert each line that comes in."""
-    _to_svg({"data": {"values": [{"x": 0}]}, "mark": "point", "encoding": {"x": {"field": "x"}}})  # starts it
+    """Convert each input line."""
+    _to_svg({"data": {"values": [{"x": 0}]}, "mark": "point", "encoding": {"x": {"field": "x"}}})  # warm-up
     for line in sys.stdin:
         try:
             print(json.dumps(_to_svg(json.loads(line))), flush=True)

@@ -1,9 +1,9 @@
-"""A server of the pages on a store's runs, for this machine alone.
+"""A server for the pages of a store's runs, for this machine only.
 
-It is the standard library's: four kinds of address that only read need no framework, and nothing of Prefect's. It
-listens on the loopback address, answers GET and HEAD, and refuses requests whose Host is not its own, so that no web
-page elsewhere can reach it under a name of its own (DNS rebinding). No address is made into a path: runs are looked up
-among those of the store, recordings among the rows of a corpus of that run.
+It uses the standard library: four read-only kinds of URL need no framework, and nothing from Prefect. It listens on the
+loopback address, answers GET and HEAD, and refuses requests whose Host is not its own, so that no other web page can
+reach it under a name of its own (DNS rebinding). URLs are never used as file paths: runs are looked up in the store,
+recordings among the rows of the run's corpora.
 """
 
 import logging
@@ -30,37 +30,37 @@ log = logging.getLogger("emtta.view")
 
 LOOPBACK = "127.0.0.1"
 KEPT_PAGES = 16
-"""Pages that are kept in memory, the last ones requested."""
+"""The most recently requested pages that are kept in memory."""
 
 HTML, FLAC = "text/html; charset=utf-8", "audio/flac"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an address has."""
+    """The response for a URL."""
 
-    content: bytes  # its bytes
+    content: bytes  # its body
     kind: str = HTML  # its media type
-    status: HTTPStatus = HTTPStatus.OK  # of HTTP
+    status: HTTPStatus = HTTPStatus.OK  # its status
 
 
 class Viewer:
-    """The pages of a store, each made when it is first requested, and again when the run's files change."""
+    """The pages of a store, each made on its first request, and again when the run's files change."""
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
-        self.limits = limits  # what a query may take
+        self.limits = limits  # the limits of a query
         self._pages: OrderedDict[tuple[str, str | None], tuple[int, bytes]] = OrderedDict()
         self._runs = RunList(store, limits)
         self._list_of: tuple[Result, bytes] | None = None
         self._listed_at = 0.0
-        self._listing = threading.Lock()  # one at a time: what is new of all runs may take much memory
-        self._making = threading.Lock()  # one at a time: a page takes a core for seconds
+        self._listing = threading.Lock()  # one at a time: reading all new runs may take much memory
+        self._making = threading.Lock()  # one at a time: a page occupies a core for seconds
 
     def answer(self, path: str) -> Answer:
-        """What an address has: `/`, `/run/RUN`, the same with `?scorer=NAME`, `/run/RUN/audio/CORPUS/UTTERANCE`.
+        """The response for `/`, `/run/RUN`, the same with `?scorer=NAME`, or `/run/RUN/audio/CORPUS/UTTERANCE`.
 
-        Of another it is a page that says no.
+        For any other path it is an error page.
         """
         address = urlsplit(path)
         match [unquote(part) for part in address.path.strip("/").split("/")]:
@@ -73,7 +73,7 @@ class Viewer:
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
     def _list(self) -> Answer:
-        # Requests that arrive while the store is listed for another one share the next listing.
+        # Requests that arrive while the store is being listed share the next listing.
         came_at = time.monotonic()
         with self._listing:
             if self._list_of is None or self._listed_at < came_at:
@@ -113,7 +113,7 @@ class Viewer:
         return Answer(found[corpus_id, utterance_id], FLAC)
 
     def _unknown(self, run_id: str) -> Answer | None:
-        # A page that says that there is no such run; None where there is one.
+        # A page that says that there is no such run; None if the run exists.
         try:
             self.store.run(run_id)
         except UsageError:
@@ -122,19 +122,19 @@ class Viewer:
 
 
 class ViewServer(ThreadingHTTPServer):
-    """A server of a store's pages on the loopback address."""
+    """A server for a store's pages on the loopback address."""
 
     daemon_threads = True
     allow_reuse_address = True
 
     def __init__(self, store: Store, port: int = 0, limits: Limits | None = None) -> None:
-        """Listen; 0 is any free port. A query of a page may take what `limits` says.
+        """Listen on a port, 0 for any free one; `limits` applies to each query of a page.
 
         Raises:
-            UsageError: the port is no port, or is in use.
+            UsageError: the port is invalid or in use.
         """
         if not 0 <= port <= 65_535:
-            raise UsageError(f"port {port} is none; ports are 1 to 65535, and 0 is any that is free")
+            raise UsageError(f"{port} is not a port; give one from 1 to 65535, or 0 for any free port")
         self.viewer = Viewer(store, limits)
         try:
             super().__init__((LOOPBACK, port), _Handler)
@@ -145,17 +145,17 @@ class ViewServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the list of runs is."""
+        """The URL of the list of runs."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The names under which it answers."""
+        """The host names under which it answers."""
         return frozenset(f"{name}:{self.server_port}" for name in (LOOPBACK, "localhost"))
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of a reader that went away before its page was there."""
-        log.debug("a request broke off", exc_info=True)
+        """Do not report a client that disconnected before its page was ready."""
+        log.debug("a request was aborted", exc_info=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -175,15 +175,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Answer:
         if self.headers.get("Host") not in self.server.hosts:
-            here = f"This server answers as {LOOPBACK} and localhost alone."
+            here = f"This server answers only as {LOOPBACK} and localhost."
             return _refusal(HTTPStatus.MISDIRECTED_REQUEST, here, f"Open {self.server.url}")
         try:
             return self.server.viewer.answer(self.path)
-        except UsageError as error:  # of what was asked for there is nothing
+        except UsageError as error:  # what was requested does not exist
             return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", str(error))
         except EmttaError as error:
             return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", str(error))
-        except Exception as error:  # a request that fails costs itself alone
+        except Exception as error:  # a failing request must not affect others
             log.exception("%s failed", self.path)
             why = f"{type(error).__name__}: {error}"
             return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", why)
@@ -197,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         if with_content:
             self.wfile.write(answer.content)
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class names it so)
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the base class's name)
         log.debug(format, *arguments)
 
 

@@ -1,7 +1,7 @@
-"""Where a store lies, in a folder or below a prefix of an object store, and the few operations that it needs there.
+"""The location of a store, a folder or a prefix of an object store, and the few file operations that a store needs.
 
-Whatever differs between the two is in the classes that implement `Backend`, `Folder` here and `S3` in
-`emtta_core.store.s3`; no other code asks which it is.
+All differences between the two are in the implementations of `Backend`: `Folder` here, and `S3` in
+`emtta_core.store.s3`. No other code distinguishes them.
 """
 
 import contextlib
@@ -24,64 +24,64 @@ from emtta_core.cache import is_settled
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.input_files import check_plain, read_plain
 
-_SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]+):/", re.ASCII)  # a drive of Windows has one letter
+_SCHEME = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9+.-]+):/", re.ASCII)  # a Windows drive has one letter
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file, as a listing has it."""
+    """A file in a listing."""
 
-    name: str  # the file
+    name: str  # the file's name
     size: int  # bytes
     tag: str  # changes whenever the file's content does
-    modified: float  # when it was written, in seconds since 1970 by the clock of whoever keeps it
+    modified: float  # when it was written, in seconds since 1970 by the storage's clock
 
 
 class Backend(ABC):
-    """Where files lie. A file is called by its path below the backend, as in `runs/run_id=a/run.parquet`.
+    """Storage for files. A file's name is its path within the backend, such as `runs/run_id=a/run.parquet`.
 
-    A file is there whole or not at all, for every reader and at any moment, whatever becomes of its writer.
+    Writes are atomic: any reader sees a file whole or not at all, whatever happens to its writer.
 
-    Every method raises `StoreError` where the backend as a whole does not answer as it should: it is gone, out of
-    reach, full, forbidden. Those that read raise `OSError` where one file alone cannot be read, `FileNotFoundError`
-    where it is not there.
+    Every method raises `StoreError` if the backend as a whole fails: it is gone, unreachable, full, or access is
+    denied. Methods that read raise `OSError` if a single file cannot be read, `FileNotFoundError` if it does not
+    exist.
     """
 
-    location: str  # the backend as a user names it; it opens the same one in another process
+    location: str  # the backend as the user names it; opens the same one in another process
 
     def __init__(self, location: str) -> None:
         column = next((part for part in location.split("/") if "=" in part), None)
         if column is not None:
             raise StoreError(
-                f"the path of the store {location} holds {column!r}, which readers of Parquet take for a column; "
+                f"the path of the store {location} contains {column!r}, which Parquet readers take for a column; "
                 "choose a path without '='"
             )
         self.location = location
 
     def url(self, name: str) -> str:
-        """The name of a file outside the backend: in messages, and in DuckDB."""
+        """The full name of a file, for messages and DuckDB."""
         return f"{self.location.rstrip('/')}/{name}"
 
     def watched(self) -> "Backend":
-        """The same for whoever lists it again and again, which may list only what has changed since."""
+        """The same backend for a caller that lists it repeatedly; it may list only what has changed."""
         return self
 
     # The store as a whole
 
     @abstractmethod
     def is_there(self) -> bool:
-        """Whether there is a store here, or could have been one: a folder, an object."""
+        """Whether a store may exist here: there is a folder or an object."""
 
     @abstractmethod
     def make(self) -> None:
-        """Make the folder or prefix where it is missing, check that it can be written, tidy up after killed writers."""
+        """Create the folder or prefix if missing, check that it is writable, and clean up after killed writers."""
 
     @abstractmethod
     def check_writable(self) -> str:
-        """Check that files can be written here, or could be once it is made; leave nothing behind.
+        """Check that files can be written here, or could be once it is created; leave nothing behind.
 
         Returns:
-            A sentence that says which.
+            A sentence that says which is the case.
         """
 
     @abstractmethod
@@ -89,14 +89,14 @@ class Backend(ABC):
         """Let DuckDB read the files by their `url`, and globs of them.
 
         Returns:
-            A function to be called before each query with the files that it may read, as `list` gave them.
+            A function to call before each query with the files that it may read, as `list` returned them.
         """
 
     # Reading
 
     @abstractmethod
     def list(self, folder: str) -> Sequence[Entry]:
-        """The files below `folder`, at any depth, by name; those whose own name begins with a dot are hidden."""
+        """The files below `folder`, at any depth, sorted by name; files whose own name begins with a dot are hidden."""
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -107,7 +107,7 @@ class Backend(ABC):
         """The content of a file."""
 
     def read_all(self, names: Iterable[str]) -> Iterator[tuple[str, bytes | OSError]]:
-        """Yield each file with its content, or with why it alone cannot be read; in order."""
+        """Yield each file with its content, or with the error if it cannot be read; in order."""
         for name in names:
             try:
                 yield name, self.read(name)
@@ -116,75 +116,75 @@ class Backend(ABC):
 
     @abstractmethod
     def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
-        """Yield each file with its last bytes, or with why it alone cannot be read; in order.
+        """Yield each file with its last bytes, or with the error if it cannot be read; in order.
 
         Args:
-            entries: the files, as `list` gave them.
-            length: how many bytes are wanted at least; a shorter file is given whole.
+            entries: the files, as `list` returned them.
+            length: the least number of bytes wanted; a shorter file is returned whole.
         """
 
     # Writing
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step, replacing one that is there."""
+        """Write a file atomically, replacing an existing one."""
 
     @abstractmethod
     def write_new(self, name: str, content: bytes) -> bool:
-        """Write a file in one step unless it is there.
+        """Write a file atomically unless it exists.
 
         Returns:
-            Whether it was written: of callers at the same time with contents of their own, or with none, one alone
+            Whether it was written: of concurrent callers with different contents, or with empty content, only one
             gets True.
         """
 
     @abstractmethod
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is not there is no error."""
+        """Remove files; missing ones are ignored."""
 
     @abstractmethod
     def appending(self, name: str) -> AbstractContextManager[Path]:
-        """Yield a file of this machine with the content of `name`, to be appended to.
+        """Yield a local file with the content of `name`, to be appended to.
 
-        What is appended is stored at once in a folder, at the end of the block in an object store. It is for logs,
+        What is appended is stored immediately in a folder, and at the end of the block in an object store. For logs,
         which no query reads.
         """
 
 
 _NO_FOLDER = (FileNotFoundError, NotADirectoryError)
 _OLD = 86_400.0
-"""Seconds after which nobody writes a temporary file any more."""
+"""Age in seconds after which a temporary file no longer has a writer."""
 
 
 class Folder(Backend):
-    """A folder of this machine, or of a network file system."""
+    """A folder on this machine or on a network file system."""
 
     def __init__(self, path: Path) -> None:
-        """Name a folder, `~` for the user's own.
+        """Set the folder's path, in which `~` is the user's home.
 
         Raises:
-            StoreError: its path has an `=` or a backslash in it.
+            StoreError: its path contains an `=` or a backslash.
         """
         self._path = path.expanduser().absolute()
         super().__init__(str(self._path))
         if "\\" in self._path.as_posix():
             raise StoreError(
-                f"the path of the store {self._path} holds a backslash, which DuckDB takes for the end of a folder's "
-                "name; choose a path without one"
+                f"the path of the store {self._path} contains a backslash, which DuckDB takes for a separator of "
+                "folders; choose a path without one"
             )
 
     def is_there(self) -> bool:
-        """Whether the folder is there and can be read."""
+        """Whether the folder exists and can be read."""
         with self._explaining_errors():
             if not self._path.exists():
                 return False
             if not self._path.is_dir():
-                raise StoreError(f"{self._path} is a file and no store; name a folder")
+                raise StoreError(f"{self._path} is a file, not a store; name a folder")
             next(self._path.iterdir(), None)
         return True
 
     def make(self) -> None:
-        """Make the folder where it is missing, check that it can be written, tidy up after killed writers."""
+        """Create the folder if missing, check that it is writable, and clean up after killed writers."""
         with self._explaining_errors():
             self._path.mkdir(parents=True, exist_ok=True)
         self._sweep()
@@ -192,21 +192,21 @@ class Folder(Backend):
         self.remove([".writable"])
 
     def check_writable(self) -> str:
-        """Check that the folder can be written, or made; a sentence that says so. Leave nothing behind."""
+        """Check that the folder can be written or created, leave nothing behind, and return a sentence that says so."""
         if self.is_there():
             self.make()
             return f"{self.location} can be written"
         above = next(folder for folder in self._path.parents if folder.exists())
         with self._explaining_errors(), tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
             Folder(Path(trial)).make()
-        return f"{self.location} can be made"
+        return f"{self.location} can be created"
 
     def attach(self, _connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
-        """Do nothing: DuckDB reads folders by itself."""
+        """Do nothing: DuckDB reads folders itself."""
         return lambda _: None
 
     def list(self, folder: str) -> Sequence[Entry]:
-        """The files below `folder`, by name, but the hidden ones."""
+        """The files below `folder`, sorted by name, except hidden ones."""
         found: list[Entry] = []
         self._gather(folder, frozenset(), found)
         return sorted(found, key=attrgetter("name"))
@@ -216,11 +216,11 @@ class Folder(Backend):
         return (self._path / name).exists()
 
     def read(self, name: str) -> bytes:
-        """The content of a file, of a plain one alone: a pipe has no end to be waited for."""
+        """The content of a regular file; not of a pipe, which may never end."""
         return read_plain(self._path / name)
 
     def read_tails(self, entries: Iterable[Entry], length: int) -> Iterator[tuple[Entry, bytes | OSError]]:
-        """Yield each file with its last `length` bytes, or with why it cannot be read."""
+        """Yield each file with its last `length` bytes, or with the error if it cannot be read."""
         for entry in entries:
             try:
                 with (self._path / entry.name).open("rb", buffering=0) as file:
@@ -230,15 +230,15 @@ class Folder(Backend):
                 yield entry, error
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file in one step, replacing one that is there."""
+        """Write a file atomically, replacing an existing one."""
         write_bytes(self._path / name, content)
 
     def write_new(self, name: str, content: bytes) -> bool:
-        """Write a file in one step unless it is there."""
+        """Write a file atomically unless it exists."""
         return write_new_bytes(self._path / name, content)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files, and the folders that are empty then."""
+        """Remove files, and folders that are then empty."""
         for name in names:
             path = self._path / name
             try:
@@ -247,9 +247,9 @@ class Folder(Backend):
                 continue
             except OSError as error:
                 raise StoreError(
-                    f"cannot remove {path}: {error.strerror or error}; see to its permission, or remove it yourself"
+                    f"cannot remove {path}: {error.strerror or error}; check its permissions, or remove it yourself"
                 ) from error
-            with contextlib.suppress(OSError):  # a folder that is not empty ends it
+            with contextlib.suppress(OSError):  # stop at the first folder that is not empty
                 for folder in path.relative_to(self._path).parents[:-1]:
                     (self._path / folder).rmdir()
 
@@ -264,7 +264,7 @@ class Folder(Backend):
         yield path
 
     def watched(self) -> "WatchedFolder":
-        """The folder, of which only the folders whose time has changed are listed again."""
+        """The folder, listing again only subfolders whose modification time has changed."""
         return WatchedFolder(self._path)
 
     def _gather(self, folder: str, links: frozenset[str], into: MutableSequence[Entry]) -> None:
@@ -274,9 +274,9 @@ class Folder(Backend):
             self._gather(name, through, into)
 
     def _scan(self, folder: str, links: frozenset[str]) -> "_Listing":
-        # The files and the folders of a folder, `links` leading there; one that vanishes meanwhile is left out. A pipe
-        # or a device is a file without a byte, which nobody opens. A large store has 100,000 folders, so paths are
-        # plain text here.
+        # The files and subfolders of a folder reached through `links`; ones that vanish meanwhile are left out. A pipe
+        # or device counts as an empty file, and is never opened. A large store has 100,000 folders, so paths are plain
+        # strings here.
         path = f"{self.location}/{folder}"
         files: list[Entry] = []
         folders: list[tuple[str, frozenset[str]]] = []
@@ -303,14 +303,14 @@ class Folder(Backend):
         except _NO_FOLDER:
             return [], []
         except OSError as error:
-            raise StoreError(f"cannot list {path}: {error.strerror or error}; see to its permission") from error
+            raise StoreError(f"cannot list {path}: {error.strerror or error}; check its permissions") from error
         return files, folders
 
     def _sweep(self) -> None:
-        # Delete the temporary files that killed writers left; a younger one may have a live writer.
+        # Delete temporary files left by killed writers; a younger one may still have a writer.
         for path in self._path.rglob(".*.tmp"):
             with contextlib.suppress(OSError):
-                ours = TEMPORARY.fullmatch(path.name)  # the folder may hold more than a store
+                ours = TEMPORARY.fullmatch(path.name)  # the folder may hold other files too
                 if ours and time.time() - path.stat().st_mtime > _OLD:
                     path.unlink()
 
@@ -324,20 +324,20 @@ class Folder(Backend):
 
 
 _Listing = tuple[Sequence[Entry], Sequence[tuple[str, frozenset[str]]]]
-"""The files of a folder; and the folders in it, each with the links that lead there."""
+"""The files in a folder, and its subfolders, each with the links that lead to it."""
 
 
 class WatchedFolder(Folder):
-    """A folder that remembers what lies in each folder below it, as long as that folder's time says that it is so.
+    """A folder that caches the listing of each subfolder until the subfolder's modification time changes.
 
-    The files of a store are never changed: they come and go, which changes the time of their folder. To ask for it
-    takes a third of the time of listing. A file that is changed in place, as by damage, is not noticed.
+    The files of a store never change: they are added and removed, which changes the time of their folder. Checking it
+    takes a third of the time of listing. A file changed in place, for example by damage, goes unnoticed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Name a folder; see `Folder`."""
+        """Set the folder's path; see `Folder`."""
         super().__init__(path)
-        self._listings: dict[str, tuple[int, _Listing]] = {}  # by folder, its time and what lay in it then
+        self._listings: dict[str, tuple[int, _Listing]] = {}  # by folder, its time and its listing at that time
 
     def _scan(self, folder: str, links: frozenset[str]) -> _Listing:
         try:
@@ -346,7 +346,7 @@ class WatchedFolder(Folder):
             self._listings.pop(folder, None)
             return [], []
         except OSError:
-            return super()._scan(folder, links)  # which says what is wrong
+            return super()._scan(folder, links)  # raises the proper error
         known = self._listings.get(folder)
         if known is not None and known[0] == changed:
             return known[1]
@@ -359,16 +359,16 @@ class WatchedFolder(Folder):
 
 
 def _is_circular(folder: Path, target: str) -> bool:
-    # Whether a link in a folder leads to one above it, or to itself.
+    # Whether a link in a folder leads to that folder or one above it.
     return Path(target).is_symlink() or Path(os.path.realpath(folder)).is_relative_to(target)
 
 
 def open_backend(location: str | Path) -> Backend:
-    """Open the backend that a user names: a folder, or `s3://BUCKET/PREFIX`.
+    """Open the backend at a location: a folder, or `s3://BUCKET/PREFIX`.
 
     Raises:
-        UsageError: it is empty, or no such kind of backend is known.
-        StoreError: its name will not do, or what it needs is not installed.
+        UsageError: the location is empty, or of an unknown kind.
+        StoreError: the name is invalid, or a required package is not installed.
     """
     name = str(location)
     if not name.strip():

@@ -1,7 +1,7 @@
-"""SQL over the store: an in-memory DuckDB whose views are the tables as stored and the stack of `sql/views`.
+"""SQL over the store: an in-memory DuckDB database with views of the stored tables and the stack of `sql/views`.
 
-`raw.<table>` holds every row of every readable file. The views built on them, under their bare names, hold the rows
-that count. Nothing is copied: each query reads the Parquet files it needs.
+`raw.<table>` holds every row of every readable file. The views built on them hold the rows that count. Nothing is
+copied: each query reads the Parquet files it needs.
 """
 
 import logging
@@ -42,23 +42,23 @@ log = logging.getLogger("emtta.store")
 Answer = TypeVar("Answer")
 
 Examine = Callable[[Backend, Snapshot], Iterable[BrokenFile]]
-"""Finds the broken files of a snapshot."""
+"""A function that finds the broken files of a snapshot."""
 
 _MISTAKES = (
     *(duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException, duckdb.PermissionException),
     *(duckdb.ConversionException, duckdb.OutOfRangeException),
 )
-"""What is wrong with a query, whatever the files hold."""
+"""Errors in the query itself, independent of the files."""
 
 _FAILURES = {
     "Conversion Error": duckdb.ConversionException,
     "Out of Range Error": duckdb.OutOfRangeException,
     "Out of Memory Error": duckdb.OutOfMemoryException,
 }
-"""How the message of a failure begins that comes while rows are fetched, when Arrow does not tell its kind."""
+"""By the prefix of its message, the type of an error while rows are fetched, which Arrow does not preserve."""
 
 _TRIES = 20
-"""How often a query is tried while the files that it reads are moved or removed."""
+"""How often a query is tried while files that it reads are moved or removed."""
 
 
 def open_store(location: str | Path, *, runs: Collection[str] | None = None) -> "Catalogue":
@@ -66,11 +66,11 @@ def open_store(location: str | Path, *, runs: Collection[str] | None = None) -> 
 
     Args:
         location: a folder, or `s3://BUCKET/PREFIX`.
-        runs: the only runs that are to be seen, without their prepared audio; much faster where there are many.
+        runs: show only these runs, without their prepared audio; much faster on stores with many runs.
 
     Raises:
-        StoreError: there is none, or it cannot be read.
-        UsageError: `location` names neither.
+        StoreError: there is no store, or it cannot be read.
+        UsageError: `location` is neither.
 
     Example:
         >>> store = open_store("emtta-store")  # doctest: +SKIP
@@ -81,18 +81,18 @@ def open_store(location: str | Path, *, runs: Collection[str] | None = None) -> 
 
 
 class Catalogue:
-    """The store's tables, views and reports, to be queried and never written.
+    """Read-only queries on the store's tables, views and reports.
 
-    Each query reads the files that are there when it is asked. A file that cannot be read, or whose columns are those
-    of another release, is left out with a warning, so that it breaks no query on anything else. A file cut short is
-    found at once; one that is damaged inside is found when a query fails on it: then every file is read once, and the
-    query is asked again without the bad ones.
+    Each query reads the files that exist when it starts. A file that cannot be read, or has the columns of another
+    release, is left out with a warning, so queries on other data still work. A truncated file is found at once; one
+    damaged inside is found when a query fails on it: then every file is read once, and the query is repeated without
+    the bad ones.
 
     Attributes:
         store: the store.
-        location: where it is, as a user names it.
-        limits: what a query may take.
-        broken: the files that were left out.
+        location: its location, as the user names it.
+        limits: the limits of a query.
+        broken: the files left out.
     """
 
     def __init__(
@@ -108,10 +108,10 @@ class Catalogue:
 
         Args:
             store: the store.
-            runs: the only runs that are to be seen, without their prepared audio; much faster where there are many.
-            tables: the only tables that are to have rows, as stored; faster likewise.
-            scorer: by which all figures are; by default the first of each run's suite.
-            limits: what a query may take; by default generous.
+            runs: show only these runs, without their prepared audio; much faster on stores with many runs.
+            tables: load only these stored tables; also faster.
+            scorer: the scorer of all figures; by default the first of each run's suite.
+            limits: the limits of a query; generous by default.
 
         Raises:
             StoreError: the store cannot be listed.
@@ -147,34 +147,34 @@ class Catalogue:
         self.close()
 
     def close(self) -> None:
-        """Give back the memory; the catalogue answers no query after it."""
+        """Release the memory; the catalogue cannot be used afterwards."""
         self._connection.close()
 
     @property
     def snapshot(self) -> Snapshot:
-        """The files that are read, those left out that are broken."""
+        """The files that are read, without the broken ones."""
         found = self._retry("listing the store", lambda: self._readable)
         assert found is not None
         return found
 
     def check_all_read(self) -> None:
-        """Check that no answer so far lacked rows that are there.
+        """Check that no result so far lacked rows that exist.
 
         Raises:
-            StoreError: files cannot be read though their rows are there; names them.
+            StoreError: files whose rows exist cannot be read; the message names them.
         """
         unread = [file for file in self.broken if file.may_come_back]
         if unread:
             raise StoreError("; ".join(f"cannot read {line}" for line in describe_broken(self.store.backend, unread)))
 
     def cache_rows(self) -> None:
-        """Read the rows into memory, but for audio: each later query sees the store as it is now, and reads no file.
+        """Read all rows except audio into memory: later queries see the store as it is now, and read no file.
 
-        Worth it for many queries on one run, whose answers then agree with each other. Called again, it reads the
-        tables whose files have changed since.
+        Useful for many queries on one run, whose results are then consistent. A further call reads the tables whose
+        files have changed.
 
         Raises:
-            EmttaError: DuckDB fails it; open another catalogue then.
+            EmttaError: DuckDB fails; open another catalogue then.
         """
         self._cached = False
         self._answer("reading the rows", self._hold_changed)
@@ -185,28 +185,28 @@ class Catalogue:
         files = self._readable.by_table
         changed = {table for table, entries in files.items() if entries != self._held.get(table)}
         if changed:
-            self._held = {}  # until all is read
+            self._held = {}  # until everything is read
             materialize_rows(self._connection, changed)
             self._held = files
 
     def sql(self, query: str, /, **parameters: Any) -> Result:
-        """The rows of one SELECT, with the values for its `$name` by their names; see `query`.
+        """Run one SELECT with values for its `$name` parameters, and return its rows; see `query`.
 
-        `.df()` of the rows is for pandas, `.pl()` for Polars, `.arrow()` for Arrow; `.rows`, `.records` and `.csv()`
-        need no other package. The views are those of `sql/schema.md`.
+        `.df()` converts them for pandas, `.pl()` for Polars, `.arrow()` for Arrow; `.rows`, `.records` and `.csv()`
+        need no other package. `sql/schema.md` lists the views.
         """
         return self.query(query, parameters or None)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> Result:
-        """The rows of one SELECT.
+        """Run one SELECT, and return its rows.
 
         Args:
             sql: the query.
-            parameters: values for its `$name` or `?`.
+            parameters: values for its `$name` or `?` parameters.
 
         Raises:
-            EmttaError: when DuckDB refuses or fails it; the message holds DuckDB's own words.
-            UsageError: when it is not a single SELECT that only reads, or a parameter has no value.
+            EmttaError: DuckDB rejects the query, or it fails; the message includes DuckDB's.
+            UsageError: it is not a single read-only SELECT, or a parameter has no value.
         """
 
         def ask() -> Result:
@@ -223,18 +223,17 @@ class Catalogue:
             raise EmttaError(f"{error}{more}") from error
 
     def report(self, name: str, run: str | None = None, **parameters: object) -> Result:
-        """The rows of a named report.
+        """Run a named report, and return its rows.
 
         Args:
             name: one of `reports()`.
-            run: the run's id, for a report on a run; the newest by default. On a store without runs a report has no
-                row.
-            **parameters: the other parameters that the report's head declares.
+            run: the run's id, for a report on a run; the newest by default. Without runs, a report has no rows.
+            **parameters: the other parameters that the report's header declares.
 
         Raises:
-            UsageError: the report, the run, a parameter or a value is unknown; it lists those there are.
+            UsageError: the report, the run, a parameter or a value is unknown; the message lists the valid names.
             StoreError: the record of the run cannot be read.
-            EmttaError: DuckDB fails it.
+            EmttaError: DuckDB fails.
         """
         chosen = report(name)
         given = {key: str(value) for key, value in parameters.items()} | ({} if run is None else {"run_id": run})
@@ -256,10 +255,10 @@ class Catalogue:
         return self._retry(what, lambda: self._within_limits(what, ask))
 
     def _retry(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """Call `ask` on the files that are there now, and again where a file may have made it fail.
+        """Call `ask` on the current files, and again if a file may have made it fail.
 
-        One may have been removed meanwhile, so that the files are listed again; if they are the same, one is damaged
-        inside: then all are read from end to end, and `ask` is called with those alone that can be read.
+        A file may have been removed meanwhile, so the files are listed again; if they are unchanged, one is damaged
+        inside: then all are read from end to end, and `ask` is called with the readable ones only.
         """
         examine: Examine | None = None
         for _ in range(_TRIES):
@@ -279,7 +278,7 @@ class Catalogue:
         raise EmttaError(f"{what} failed: the files of {self.location} keep changing; try again later")
 
     def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        # Another thread asks, so that this one can end it at the time limit and at Ctrl-C.
+        # The query runs in another thread, so that this one can stop it at the time limit or on Ctrl-C.
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(ask)
             try:
@@ -298,34 +297,34 @@ class Catalogue:
             wait([answer], timeout=0.1)
 
     def _fetch(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
-        """Run a query and return its rows, as long as these fit into the share of the memory that an answer may have.
+        """Run a query and return its rows, if they fit into the memory allowed for a result.
 
         Raises:
-            EmttaError: they do not.
+            EmttaError: they do not fit.
             duckdb.Error: the query fails.
         """
         batches: list[pa.RecordBatch] = []
         size = 0
         try:
-            with to_arrow(relation) as reader:  # an open answer would refuse the next statement
+            with to_arrow(relation) as reader:  # an open result would block the next statement
                 for batch in reader:
                     size += batch.nbytes
                     if size > self.limits.answer(self._memory):
                         raise EmttaError(self.limits.exceeded_answer(self._memory))
                     batches.append(batch)
-        except OSError as error:  # Arrow's, for any failure of DuckDB's while it fetches rows
+        except OSError as error:  # Arrow raises this for any DuckDB error while fetching rows
             kind = next((kind for start, kind in _FAILURES.items() if str(error).startswith(start)), duckdb.Error)
             raise kind(str(error)) from error
         return pa.Table.from_batches(batches, reader.schema)
 
     def _refresh_snapshot(self, examine: Examine | None) -> bool:
-        """Make the views those of the files that are there now, without the broken ones; warn of these.
+        """Update the views to the current files without the broken ones, and warn about those.
 
         Args:
-            examine: finds broken files by reading all; by default the ends of those are read that were never checked.
+            examine: finds broken files by reading all of them; by default, the ends of unchecked files are read.
 
         Returns:
-            False when files were added or removed meanwhile: one that is gone is not broken.
+            False if files were added or removed meanwhile: a file that is gone is not broken.
         """
         backend, taken = self.store.backend, self._take()
         entries = tuple(taken.entries)
@@ -340,7 +339,7 @@ class Catalogue:
         for line in describe_broken(backend, news):
             log.warning("left out of every query: %s", line)
         self.broken = tuple(broken.values())
-        # A file of which the system gave no content is checked again next time.
+        # A file whose content the system did not return is checked again next time.
         self._checked = {entry: file for entry in entries if (file := broken.get(entry.name)) is None or not file.error}
         self._taken = taken
         self._show(entries)
@@ -358,7 +357,7 @@ class Catalogue:
             "autoload_known_extensions = false",
             f"memory_limit = '{self._memory}B'",
             f"max_temp_directory_size = '{self.limits.disk(self._memory)}B'",
-            # by default `.tmp` where the process was started, which may be the store itself
+            # the default is `.tmp` in the working directory, which may be the store itself
             f"temp_directory = {sql_text(str(Path(tempfile.gettempdir()) / f'emtta-{uuid4().hex}'))}",
             "enable_external_access = false",
             "python_enable_replacements = false",
@@ -368,6 +367,6 @@ class Catalogue:
 
 
 def _message(error: duckdb.Error) -> str:
-    # DuckDB's own message; of a traceback, which a file system written in Python leaves there, the last line.
+    # DuckDB's message; if a Python file system left a traceback in it, the traceback's last line.
     text = str(error).strip()
     return text.splitlines()[-1].strip() if "Traceback (most recent call last)" in text else text

@@ -1,12 +1,12 @@
-"""Compaction: a run's many shards become some packs, while others read.
+"""Compaction: merge a run's many shards into a few packs, while others read.
 
-In this order, so that a compaction that is killed leaves nothing to mend, and its successor ends it:
+The order makes a killed compaction harmless, and lets the next one finish it:
 
-1. The run's lease is taken, so that nobody writes it.
-2. Each file is held against its checksums, so that no damage is written into a pack for good.
-3. The rows of each kind of pack are read, and written as one new file. With it the shards are covered: readers leave
-   them alone from that moment on. What was written is read again, and compared.
-4. What is covered is removed. Whoever had just listed it, and finds it gone, lists again.
+1. Take the run's lease, so that nobody writes to it.
+2. Check each file against its checksums, so that no damage is copied into a pack.
+3. Read the rows of each kind of pack, and write them as one new file. It covers the shards: readers ignore them from
+   that moment on. Read back what was written, and compare.
+4. Remove the covered files. A reader that had just listed them, and finds them gone, lists again.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ _KEYS = "run_id, domain, method, cell_id, attempt, utterance_id"
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction did, or would do."""
+    """The outcome of a compaction, or the plan of one."""
 
     run_id: str  # the run
     files: int  # files with rows before
-    packs: int  # those that stay
+    packs: int  # files that remain
     size: int  # bytes before
-    packed: int | None = None  # bytes of those that stay; none where nothing was done
+    packed: int | None = None  # bytes of the files that remain; None if nothing was done
 
     @property
     def needed(self) -> bool:
@@ -44,7 +44,7 @@ class Compaction:
 
 
 def plan_compaction(store: Store, run_id: str) -> Compaction:
-    """Find what a compaction of a run would do; UsageError when there is no such run."""
+    """Plan the compaction of a run; raises UsageError if there is no such run."""
     store.run(run_id)
     entries = _files(store, run_id)
     held = {PACK_OF[entry.name.split("/")[0]].name for entry in entries if not entry.name.startswith("packs/")}
@@ -53,11 +53,11 @@ def plan_compaction(store: Store, run_id: str) -> Compaction:
 
 
 def compact(store: Store, run_id: str) -> Compaction:
-    """Put what a run has in shards into packs.
+    """Merge the shards of a run into packs.
 
     Raises:
         UsageError: there is no such run.
-        StoreError: another process works on it, its plan is missing, or one of its files cannot be read.
+        StoreError: another process is working on it, its plan is missing, or one of its files cannot be read.
     """
     store.run(run_id)
     with lease(store, run_id):
@@ -65,8 +65,8 @@ def compact(store: Store, run_id: str) -> Compaction:
 
 
 def compact_held(store: Store, run_id: str) -> Compaction:
-    """Do what `compact` does for a run whose lease the caller has."""
-    store.plan(run_id)  # raises where it cannot be read: by it a pack marks for good which rows count
+    """Do what `compact` does, for a run whose lease the caller holds."""
+    store.plan(run_id)  # raises if it cannot be read: a pack permanently marks which rows count by it
     before = plan_compaction(store, run_id)
     snapshot = Snapshot.take(store.backend, [run_id])
     own = {entry.name for entry in _files(store, run_id)}
@@ -84,7 +84,7 @@ def compact_held(store: Store, run_id: str) -> Compaction:
 def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
     rows = _rows(pack, _own(run_id, attempt), catalogue)
     for table in pack.tables:
-        # The join pairs rows by their keys; were a key there twice, it would multiply them, for good.
+        # The join pairs rows by their keys; a duplicate key would permanently multiply them.
         ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE {_own(run_id, attempt)}").rows
         found = rows.filter(pack.rows_of(TABLES[table].row, {})).num_rows
         if found != expected:
@@ -102,13 +102,13 @@ def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catal
     if not intact:
         store.backend.remove([name])  # the shards count again
         raise StoreError(
-            f"what was written as {store.backend.url(name)} is not what is read there: the disk or the memory is at "
-            "fault. The run is as it was; see to the machine before anything more is written"
+            f"{store.backend.url(name)} does not read back as it was written: the disk or the memory is faulty. "
+            "The run is unchanged; repair the machine before writing anything else"
         )
 
 
 def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
-    # The files of which a page is not what was written, or that cannot be read at all.
+    # The files that fail a page checksum or cannot be read at all.
     damaged = []
     for name, content in store.backend.read_all([entry.name for entry in entries]):
         kind = kind_of(name)
@@ -125,12 +125,12 @@ def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> N
         reasons = "; ".join(describe_broken(store.backend, broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
-            f"Bring them back, or delete them and have their utterances done again: {again}"
+            f"Restore them, or delete them and evaluate their utterances again: {again}"
         )
 
 
 def _own(run_id: str, attempt: int) -> str:
-    # The condition on rows that the run has made itself, up to an attempt: what it reuses stays where it is.
+    # The condition for the run's own rows up to an attempt: reused rows stay where they are.
     return f"run_id = {sql_text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
 
 
@@ -174,8 +174,8 @@ def _covered(store: Store, run_id: str) -> Sequence[Entry]:
 
     def covered(entry: Entry) -> bool:
         table, attempt = entry.name.split("/")[0], attempt_of(entry.name)
-        # The mark of an attempt that was begun, which has a number and no rows of its own.
-        if entry.name.endswith(".begun"):  # a pack keeps their number from being given once more
+        # The marker of an attempt that was begun, which has a number but no rows.
+        if entry.name.endswith(".begun"):  # a pack keeps the numbers from being assigned again
             return attempt <= max(packs.values(), default=0)
         if table in PACK_OF:
             return attempt <= packs.get(PACK_OF[table].name, 0)

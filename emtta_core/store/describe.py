@@ -1,4 +1,4 @@
-"""What a view, a table or a report gives, column by column, and what must be said beside the figures of a run."""
+"""Descriptions of views, tables and reports, column by column, and the notices that accompany a run's figures."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _COLUMNS = ("column", "type", "meaning")
 
 
 def meanings(table: Table) -> Mapping[str, str]:
-    """What each column of a table means, those of the path included."""
+    """The meaning of each column of a table, including those in the path."""
     keys = table.keys or ("corpus_id",)
     return {
         **{key: _KEYS[key] for key in keys},
@@ -41,7 +41,7 @@ def describe(catalogue: Catalogue, name: str) -> Result:
     """The columns of a view, or of `raw.<table>`: `column`, `type` and `meaning`.
 
     Raises:
-        UsageError: when there is none of this name; it lists those there are.
+        UsageError: there is none of this name; the message lists the valid names.
     """
     tables = {f"raw.{table.name}": table for table in TABLES.values()}
     if name in views():
@@ -55,10 +55,10 @@ def describe(catalogue: Catalogue, name: str) -> Result:
 
 
 def describe_report(catalogue: Catalogue, name: str) -> Result:
-    """The columns that a report gives on a store, as `describe` does.
+    """The columns of a report on a store, as `describe` returns them.
 
     Raises:
-        UsageError: when there is no such report; it lists those there are.
+        UsageError: there is no such report; the message lists the valid names.
     """
     chosen = report(name)
     with duckdb.connect(":memory:") as connection:
@@ -68,7 +68,7 @@ def describe_report(catalogue: Catalogue, name: str) -> Result:
 
 
 def report_list() -> Result:
-    """The reports there are: `report`, what it `shows`, and its `parameters`."""
+    """All reports: `report`, what it `shows`, and its `parameters`."""
     rows = [
         (
             chosen.name,
@@ -81,13 +81,13 @@ def report_list() -> Result:
 
 
 def view_list() -> Result:
-    """The views there are: `view`, what it `shows`, and its `grain`."""
+    """All views: `view`, what it `shows`, and its `grain`."""
     rows = [(view.name, view.summary.removesuffix("."), view.grain.removesuffix(".")) for view in views().values()]
     return text_table(("view", "shows", "grain"), rows)
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Result:
-    """A result of rows of text under these column names; bytes of a file's name that are no text become �."""
+    """A result of text rows with these column names; undecodable bytes of file names become �."""
     plain = [[text.encode(errors="surrogateescape").decode(errors="replace") for text in row] for row in rows]
     columns = {name: pa.array([row[index] for row in plain], pa.string()) for index, name in enumerate(names)}
     return Result(pa.table(columns))
@@ -102,10 +102,10 @@ _UNSCORED = """
 
 
 def check_scored(catalogue: Catalogue, run_id: str | None, scorer: str | None) -> None:
-    """Check that a run, the newest by default, has scores by a scorer that was asked for.
+    """Check that a run, the newest by default, has scores by the requested scorer.
 
     Raises:
-        UsageError: it has not; names the command that scores it, and by which it is scored.
+        UsageError: it has none; the message names its scorers, and the command that scores it.
     """
     rows = catalogue.query(f"SELECT run_id {_CHOSEN}", {"run": run_id}).rows
     if scorer is None or not rows:
@@ -115,18 +115,18 @@ def check_scored(catalogue: Catalogue, run_id: str | None, scorer: str | None) -
         known = ", ".join(scorers_of(catalogue, found[0][0]))
         command = catalogue.store.command("score", found[0][0], "--scorer", scorer)
         raise UsageError(
-            f"the run {found[0][0]!r} is not scored by {scorer!r}; it is by {known}. Score it with: {command}"
+            f"the run {found[0][0]!r} is not scored by {scorer!r}, only by {known}. Score it with: {command}"
         )
 
 
 def scorer_of(catalogue: Catalogue, run_id: str) -> str | None:
-    """The scorer of a run's figures; None without a plan that can be read."""
+    """The scorer of a run's figures; None without a readable plan."""
     rows = catalogue.query("SELECT scorer FROM planned WHERE run_id = $run LIMIT 1", {"run": run_id}).rows
     return str(rows[0][0]) if rows else None
 
 
 def scorers_of(catalogue: Catalogue, run_id: str) -> tuple[str, ...]:
-    """The scorers by which utterances of a run are scored, in the order of the alphabet."""
+    """The scorers that scored utterances of a run, in alphabetical order."""
     return tuple(str(name) for (name,) in catalogue.query(_SCORERS, {"run": run_id}).rows)
 
 
@@ -146,7 +146,7 @@ _NOTICES = {
         "The speech is synthetic: these figures say how the methods compare here, not how they do on real speech."
     ),
 }
-"""What must be said, by what of a suite's text calls for it."""
+"""Required notices, each by the pattern in a suite's text that calls for it."""
 
 _CUT_WORDS = (
     "Whisper's basic normalizer removes vowel signs, and so cuts words of Hindi, Bengali, Thai and others into "
@@ -174,7 +174,7 @@ _SCORED = """
 
 
 def notices_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
-    """The sentences that a report on a run must say; none where there is no such run. None is the newest run."""
+    """The notices required in a report on a run, the newest if `run_id` is None; empty if there is no such run."""
     rows = catalogue.query(f"SELECT run_id, suite_toml {_CHOSEN}", {"run": run_id}).rows
     if not rows:
         return ()
@@ -204,11 +204,11 @@ _NOTES = f"""
 _VERDICTS = f'SELECT "group", verdict FROM best WHERE run_id = ({_NEWEST}) ORDER BY "group" <> $all, "group"'
 
 _NAMED = 4
-"""Domains that a sentence names."""
+"""The most domains that a sentence names."""
 
 
 def cautions_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
-    """What the intervals of a run, the newest by default, do not hold, and in which domains; a sentence each."""
+    """What the intervals of a run (the newest by default) do not cover, and in which domains; one sentence each."""
     found = []
     for note, names in catalogue.query(_NOTES, {"run": run_id}).rows:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
@@ -217,13 +217,13 @@ def cautions_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
 
 
 def verdicts_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
-    """Which method is the best of each group of a run, the newest by default, as in `all: best: em-tok-b`."""
+    """The best method of each group of a run (the newest by default), such as `all: best: em-tok-b`."""
     found = catalogue.query(_VERDICTS, {"run": run_id, "all": EVERY}).rows
     return tuple(f"{group}: {verdict}" for group, verdict in found)
 
 
 def heading(catalogue: Catalogue, run_id: str | None) -> str:
-    """What heads a report on a run, None for the newest: run, suite, model, date and scorer; empty without a run."""
+    """The heading of a report on a run (the newest if None): run, suite, model, date, scorer; empty without a run."""
     rows = catalogue.query(_RECORD, {"run": run_id}).rows
     if not rows:
         return ""

@@ -11,7 +11,7 @@ _EDIT = pa.struct([("kind", pa.string()), ("reference", pa.string()), ("hypothes
 _KINDS = {"substitute": "substitution", "delete": "deletion", "insert": "insertion"}
 
 Edit = tuple[str, str | None, str | None]
-"""Its kind (`substitution`, `deletion`, `insertion`), the word that was said, and the word that was heard."""
+"""Its kind (`substitution`, `deletion`, `insertion`), the word of the reference, and the word of the hypothesis."""
 
 _FIGURES = ("low", "high", "change", "change_low", "change_high", "p")
 
@@ -19,21 +19,21 @@ _FOUND = pa.struct([*((name, pa.float64()) for name in _FIGURES), ("drawn", pa.s
 
 
 def create_functions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give a connection the functions of Python's.
+    """Register the Python functions on a connection.
 
-    - `word_edits(reference, hypothesis)`: the edits of two normalized texts, as a list of `STRUCT(kind, reference,
-      hypothesis)`; NULL where one of the texts is NULL.
-    - `wer_interval(utterances, speakers, baseline_errors, errors, words)`, lists of equal length: the interval of
-      errors / words in %, the change against the baseline with its interval and p, and what was drawn. Baseline errors
-      that are NULL leave out the change.
+    - `word_edits(reference, hypothesis)`: the edits between two normalized texts, as a list of `STRUCT(kind,
+      reference, hypothesis)`; NULL if either text is NULL.
+    - `wer_interval(utterances, speakers, baseline_errors, errors, words)`, with lists of equal length: the interval of
+      errors / words in %, the change against the baseline with its interval and p, and the units drawn. If the
+      baseline errors are NULL, the change is left out.
     """
     for name, function, parameters, returns in _FUNCTIONS:
         connection.create_function(name, function, list(parameters), returns, type=PythonUDFType.ARROW)
 
 
 def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator[list[Edit]]:
-    """Yield the edits that make each hypothesis of its reference, in order; both normalized, no reference empty."""
-    import jiwer  # only who asks for words pays for it
+    """Yield the edits that turn each reference into its hypothesis, in order; both normalized, no reference empty."""
+    import jiwer  # imported late, as most queries do not need it
 
     found = jiwer.process_words(list(references), list(hypotheses))
     for said, heard, chunks in zip(found.references, found.hypotheses, found.alignments, strict=True):
@@ -51,7 +51,7 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator
 
 
 def _edits_of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
-    # The edits of some rows, none of them NULL; all words heard in audio without speech are insertions.
+    # The edits of some rows, none NULL; all words of a hypothesis for audio without speech are insertions.
     pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
     whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
     edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}
@@ -108,5 +108,5 @@ _FUNCTIONS: Sequence[tuple[str, Callable[..., pa.Array], Sequence[str], str]] = 
 
 
 def needs_python(sql: str) -> bool:
-    """Whether a query calls one of the functions, which a plain DuckDB client has not."""
+    """Whether a query calls one of the functions, which a plain DuckDB client lacks."""
     return any(f"{name}(" in sql for name, *_ in _FUNCTIONS)

@@ -1,8 +1,8 @@
-"""Checking a store: every file is read from end to end, and each that is not as it must be is named, with what to do.
+"""Check a store: read every file from end to end, and report each that is faulty, with a remedy.
 
-Of a Parquet file every page is held against its checksum, and its columns against its table's. What no checksum covers,
-the footer and the heads of pages, is found by comparing: DuckDB must give the same rows as Arrow, and the smallest and
-largest values that are noted, by which queries leave parts of a file out, must be those of the rows.
+Each page of a Parquet file is checked against its checksum, and its columns against its table's. Damage that no
+checksum covers, in the footer and the page headers, is found by comparison: DuckDB must return the same rows as Arrow,
+and the recorded minima and maxima, by which queries skip parts of a file, must match the rows.
 """
 
 import json
@@ -28,7 +28,7 @@ from emtta_core.store.tables import TABLES, Table
 from emtta_core.store.views import files_select, path_literal
 
 _BATCH = 32
-"""Files that are read at once from an object store."""
+"""Files read at once from an object store."""
 
 _FOOTER = """
     SELECT
@@ -41,25 +41,25 @@ _FOOTER = """
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A file that is not as it must be."""
+    """A faulty file."""
 
-    file: str  # as a user names it
-    problem: Problem  # of which kind it is
+    file: str  # its full name
+    problem: Problem  # the kind of fault
     reason: str  # what is wrong
     remedy: str  # what to do
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What was found in a store."""
+    """The result of checking a store."""
 
-    files: int  # how many were read
-    size: int  # their bytes
-    faults: Sequence[Fault]  # those that are not as they must be, by name
+    files: int  # number of files read
+    size: int  # their size in bytes
+    faults: Sequence[Fault]  # the faulty files, by name
 
 
 def check_store(store: Store, run_id: str | None = None) -> Check:
-    """Read every file of a store, or of one run: with the audio that it was prepared from, and what it reuses.
+    """Check every file of a store, or of one run with its prepared audio and the results it reuses.
 
     Raises:
         UsageError: there is no such run.
@@ -82,7 +82,7 @@ def check_store(store: Store, run_id: str | None = None) -> Check:
 
 
 def _corpora(store: Store, run_id: str) -> set[str]:
-    # The corpora of a run; none where its plan is broken, which is a fault of its own.
+    # The corpora of a run; none if its plan is broken, which is reported as a fault itself.
     try:
         return {row.corpus_id for row in store.plan(run_id)}
     except StoreError:
@@ -109,7 +109,7 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
                 else:
                     broken = _examined(store, connection, name, content, kind)
                 if broken is not None and not (broken.problem == "missing" and not store.backend.exists(name)):
-                    yield broken  # but for one that was compacted or pruned meanwhile
+                    yield broken  # unless it was compacted or pruned meanwhile
 
 
 def _examined(
@@ -127,8 +127,8 @@ def _examined(
 
 
 def _wrong_bounds(connection: duckdb.DuckDBPyConnection, url: str, content: bytes, rows: pa.Table) -> str | None:
-    # Compare the smallest and largest value that the footer states of each column with those of its rows. DuckDB reads
-    # the footer: pyarrow lets exceptions of C++ at a damaged one end the process.
+    # Compare the minimum and maximum that the footer records for each column with the rows. DuckDB reads the footer,
+    # because pyarrow does not catch C++ exceptions about a damaged one, and the process would end.
     with pq.ParquetFile(pa.BufferReader(content)) as file:
         leaves = [file.schema.column(position) for position in range(len(file.schema))]
     columns = connection.execute(_FOOTER.format(path_literal(url))).fetchall()
@@ -140,20 +140,20 @@ def _wrong_bounds(connection: duckdb.DuckDBPyConnection, url: str, content: byte
         for leaf, (_, path, kind, nulls, *bounds) in zip(leaves, group, strict=True):
             name = leaf.path
             if (path.replace(", ", "."), kind) != (name, leaf.physical_type):
-                return f"its footer is damaged: it describes the column {name} otherwise elsewhere"
-            if name not in rows.column_names:  # of what is nested nothing is noted
+                return f"its footer is damaged: it describes the column {name} in different ways"
+            if name not in rows.column_names:  # nested columns have no bounds
                 continue
             if nulls not in (None, part[name].null_count):
-                return f"its footer is damaged: it counts other nulls in the column {name}"
+                return f"its footer is damaged: its null count for the column {name} is wrong"
             found = pc.min_max(part[name]).as_py()
             for bound, text in zip(("min", "max", "min", "max"), bounds, strict=True):
                 if text is not None and pa.scalar(text).cast(part[name].type).as_py() != found[bound]:
-                    return f"its footer is damaged: it notes other bounds of the column {name}"
-    return None if begin == rows.num_rows else "its footer is damaged: it counts other rows"
+                    return f"its footer is damaged: its bounds for the column {name} are wrong"
+    return None if begin == rows.num_rows else "its footer is damaged: its row count is wrong"
 
 
 def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
-    # Compare the rows that DuckDB reads with those that Arrow reads.
+    # Compare the rows read by DuckDB with those read by Arrow.
     columns = ", ".join(f'"{name}"' for name in kind.schema.names)
     seen = f"SELECT {columns} FROM ({files_select(kind, f'[{path_literal(url)}]')})"
     connection.register("rows_of_the_file", rows.select(kind.schema.names))
@@ -162,13 +162,11 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
         f"(SELECT count(*) FROM ({seen} EXCEPT ALL SELECT {columns} FROM rows_of_the_file))"
     ).fetchall()
     connection.unregister("rows_of_the_file")
-    return (
-        None if counts == [(rows.num_rows, 0)] else "its footer is damaged: not every reader sees the same rows in it"
-    )
+    return None if counts == [(rows.num_rows, 0)] else "its footer is damaged: different readers see different rows"
 
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    # The marks of prepared corpora that cannot be read, or count other shards than there are.
+    # The completion markers of prepared corpora that cannot be read or whose number of shards is wrong.
     there = {entry.name for entry in entries}
     for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:
@@ -181,11 +179,11 @@ def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[Brok
             continue
         shards = {shard for shard in there if shard.startswith(name.removesuffix(COMPLETE_FILE)) and shard != name}
         if count != len(shards):
-            yield BrokenFile(name, f"it counts {count} shards, and {len(shards)} are there")
+            yield BrokenFile(name, f"it records {count} shards, but there are {len(shards)}")
 
 
 def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    # The records and plans that are not there, of runs that have the other, and links that lead nowhere.
+    # Missing records and plans of runs that have the other of the two, and broken links.
     files: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if is_name(run_of(entry.name)):
@@ -198,7 +196,7 @@ def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenF
     for entry in entries:
         maker = source_of(entry.name)
         if TABLES["links"].holds(entry.name) and not {"hypotheses", FOLDER} & files[maker]:
-            yield BrokenFile(entry.name, f"the results that it leads to are gone: those of the run {maker}")
+            yield BrokenFile(entry.name, f"the results it links to, of the run {maker}, are gone")
 
 
 def _is_idle(store: Store, run_id: str) -> bool:
@@ -219,25 +217,23 @@ def _broken_leases(store: Store) -> Iterator[BrokenFile]:
 def _remedy(store: Store, file: BrokenFile) -> str:
     table = file.name.split("/")[0]
     if file.problem != "unreadable" and table == STATES:
-        return f"delete it, and have its stream begin anew: {store.command('rerun', run_of(file.name))}"
+        return f"delete it, and run its stream from the start: {store.command('rerun', run_of(file.name))}"
     if file.problem == "unreadable":
-        return "see to the disk, the network drive or the permission, and check again; delete nothing"
+        return "check the disk, the network drive or the permissions, and try again; delete nothing"
     if file.problem == "other schema":
-        return "read it with the release that wrote it, or keep what is of another release in a store of its own"
-    back = "bring it back from a copy, or "
+        return "read it with the release that wrote it, or keep files of other releases in a separate store"
+    back = "restore it from a copy, or "
     if not _holds(file.name) and file.problem == "malformed":
         return "move it out of the store: no command reads it"
     if table == "prepared":
-        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}: it is prepared again when needed"
+        return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}; it is prepared again when needed"
     run = run_of(file.name)
     if table in ("runs", "plans"):
         record = store.backend.url(TABLES["runs"].layout.replace("…", run))
-        return (
-            f"{back}delete {record}, if it is there, and run the suite again with --run-id {run}: what is done is kept"
-        )
+        return f"{back}delete {record} if it exists, and run the suite again with --run-id {run}: finished work is kept"
     if table == "statistics":
-        return f"delete it, and have it computed anew: {store.command('rerun', run)}"
-    return f"{back}delete it, and have its utterances done again: {store.command('rerun', run)}"
+        return f"delete it, and compute it again: {store.command('rerun', run)}"
+    return f"{back}delete it, and evaluate its utterances again: {store.command('rerun', run)}"
 
 
 def _holds(name: str) -> bool:

@@ -1,10 +1,10 @@
-"""The lease: who works on a run, so that no second process does at the same time.
+"""Leases, which keep two processes from working on a run at the same time.
 
-The leases of a run are small numbered files, and the one of the highest number counts. Its holder renews it now and
-then, and empties it when it is done; one that was killed does neither. Whoever comes next takes the next number: at
-once where the holder is done, or was a process of this machine that is dead, else when it was not renewed for `STALE`
-seconds. A number is given once and never again, so that nobody writes another's lease, however late he wakes up: of a
-run that is pruned, the newest lease stays as a mark. What cannot be read is never taken for what is not there.
+The leases of a run are small numbered files, of which the highest number counts. Its holder renews it regularly, and
+empties it when it is done; a killed holder does neither. The next process takes the next number: at once if the holder
+is done or was a process of this machine that is dead, otherwise once the lease has not been renewed for `STALE`
+seconds. A number is never assigned twice, so a process that wakes up late cannot write another's lease; when a run is
+pruned, its newest lease stays as a marker. A lease that cannot be read is never treated as missing.
 """
 
 import json
@@ -30,34 +30,34 @@ RENEWAL = 30.0
 """Seconds between two renewals."""
 
 STALE = 600.0
-"""Seconds without a renewal after which a process of another machine counts as dead, by the store's own clock."""
+"""Seconds without a renewal, by the store's clock, after which a process on another machine counts as dead."""
 
 BARE = "pid:[4026531836]"
-"""The space of process numbers of a machine itself, and of none of its containers (Linux's PROC_PID_INIT_INO)."""
+"""The PID namespace of a machine itself, outside any container (Linux's PROC_PID_INIT_INO)."""
 
 _NUMBER = re.compile(r"([0-9]{6,})\.json")
 
 
 class LeaseLostError(StoreError):
-    """Another process has taken a run over, since this one did not renew its lease in time."""
+    """Another process has taken over a run, as this one did not renew its lease in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who works on a run."""
+    """The process working on a run."""
 
-    host: str  # the machine's name, which several may have, containers above all
-    machine: str  # its id, which it keeps; empty where the system does not say, as do the next two
-    boot: str  # the id that it has from one start to the next
-    numbers: str  # the space of process numbers, of which each container has its own
-    process: int  # its number there
-    started: int  # when the process started, in the system's ticks since its boot; 0 where the system does not say
+    host: str  # the machine's name, which may not be unique, especially in containers
+    machine: str  # the machine's permanent id; empty, like the next two, if the system does not provide it
+    boot: str  # the id of the machine's current boot
+    numbers: str  # the PID namespace, of which each container has its own
+    process: int  # its PID in that namespace
+    started: int  # when the process started, in system ticks since boot; 0 if the system does not provide it
     since: str  # when it began to work on the run, UTC, as ISO 8601
-    token: str  # its own, unlike any other
+    token: str  # a unique token
 
     @classmethod
     def this_process(cls) -> "Holder":
-        """This process as a holder from now on."""
+        """This process as a holder, starting now."""
         now, process = datetime.now(UTC).isoformat(timespec="seconds"), os.getpid()
         return cls(platform.node(), *_machine(), process, _started(process), now, uuid.uuid4().hex)
 
@@ -69,36 +69,36 @@ class Holder:
 class Lease:
     """A lease that was taken."""
 
-    run_id: str  # of which run
-    number: int  # its own
+    run_id: str  # the run
+    number: int  # the number of the lease
 
     def check(self, store: Store) -> None:
-        """Check that the lease is there still, and that nobody has taken the run over.
+        """Check that the lease still exists, and that no other process has taken over the run.
 
         Raises:
-            LeaseLostError: another process has, which it names, or the lease was removed.
+            LeaseLostError: another process has (the message names it), or the lease was removed.
             StoreError: the lease cannot be read.
         """
         taken = _taken(store, self.run_id)
         newest = max(taken, default=0)
         if newest > self.number:
-            other = _read(store, self.run_id, newest) or "another process, which is done"
+            other = _read(store, self.run_id, newest) or "another process, which has finished"
             raise LeaseLostError(
-                f"the run {self.run_id!r} was taken over by {other}, for this process had not renewed its lease for "
-                f"{STALE:.0f} s; it writes no more, and what it finished before is kept"
+                f"the run {self.run_id!r} was taken over by {other}, as this process had not renewed its lease for "
+                f"{STALE:.0f} s; it stops writing, and what it finished before is kept"
             )
         if self.number not in taken:
             raise LeaseLostError(
                 f"the lease of the run {self.run_id!r} is gone, {store.backend.url(_file(self.run_id, self.number))}: "
-                "the run was removed, or begun anew; this process writes no more"
+                "the run was removed, or begun again; this process stops writing"
             )
 
 
 def holder(store: Store, run_id: str) -> Holder | None:
-    """Who works on a run; None where nobody does, or whoever did is dead.
+    """The process working on a run; None if there is none or it is dead.
 
     Raises:
-        StoreError: the lease cannot be read, so that nobody knows.
+        StoreError: the lease cannot be read, so the holder is unknown.
     """
     newest = max(_taken(store, run_id), default=0)
     found = _read(store, run_id, newest) if newest else None
@@ -107,10 +107,10 @@ def holder(store: Store, run_id: str) -> Holder | None:
 
 @contextmanager
 def lease(store: Store, run_id: str) -> Iterator[Lease]:
-    """Work on a run, alone, inside the `with` block.
+    """Hold the run exclusively inside the `with` block.
 
     Raises:
-        StoreError: another process works on it; names it.
+        StoreError: another process is working on it; the message names it.
     """
     own = Holder.this_process()
     held = _take(store, run_id, own)
@@ -122,33 +122,33 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
     finally:
         done.set()
         renewing.join()
-        # Emptied and not removed, so that its number stays taken; and only while it is ours, or the run would look free
-        # that somebody else works on.
+        # Emptied rather than removed, so that its number stays taken; and only while it is ours, as otherwise a run
+        # that another process is working on would look free.
         with suppress(OSError, StoreError):
             held.check(store)
             store.backend.write(_file(run_id, held.number), b"")
 
 
 def remove_old_leases(store: Store, run_id: str) -> None:
-    """Remove the leases of a pruned run, but for the newest: its number must not be given again."""
+    """Remove the leases of a pruned run except the newest, whose number must not be assigned again."""
     store.backend.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
 
 
 def _take(store: Store, run_id: str, own: Holder) -> Lease:
     number = max(_taken(store, run_id), default=0) + 1
-    # Of several that come here at once one creates the file; the others find it there, and are refused.
+    # Of several processes arriving here at once, one creates the file; the others find it and are refused.
     if holder(store, run_id) is None and store.backend.write_new(
         _file(run_id, number), json.dumps(asdict(own)).encode()
     ):
         taken = _taken(store, run_id)
-        if max(taken, default=0) == number:  # else others have come and gone since the first look
+        if max(taken, default=0) == number:  # otherwise others have come and gone since the first look
             store.backend.remove([_file(run_id, other) for other in taken if other < number])
             return Lease(run_id, number)
     other = holder(store, run_id)
     newest = max(_taken(store, run_id), default=number)
     raise StoreError(
-        f"the run {run_id!r} is being worked on by {other or 'another process'}; wait for it, or end it, and try again "
-        f"(of a machine that is gone for good, delete {store.backend.url(_file(run_id, newest))})"
+        f"the run {run_id!r} is being worked on by {other or 'another process'}; wait for it, or stop it, and try "
+        f"again (if its machine is gone for good, delete {store.backend.url(_file(run_id, newest))})"
     )
 
 
@@ -170,7 +170,7 @@ def _taken(store: Store, run_id: str) -> list[int]:
 
 
 def _read(store: Store, run_id: str, number: int) -> Holder | None:
-    # Whose a lease is; None where its holder is done; StoreError where it cannot be read.
+    # The holder of a lease; None if the holder is done; raises StoreError if the lease cannot be read.
     name = _file(run_id, number)
     try:
         content = store.backend.read(name)
@@ -179,37 +179,37 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(
-            f"the lease {store.backend.url(name)} cannot be read ({error}), so that nobody knows whether the run "
-            f"{run_id!r} is being worked on; try again, or delete the file if you know that nobody works on it"
+            f"the lease {store.backend.url(name)} cannot be read ({error}), so it is unknown whether the run "
+            f"{run_id!r} is being worked on; try again, or delete the file if you are sure that it is not"
         ) from error
 
 
 def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
-    # Whether the holder of a lease is there still, as far as can be told from here.
+    # Whether the holder of a lease is still alive, as far as this process can tell.
     machine, boot, numbers = _machine()
-    # Only the machine itself can ask for a process, and only among the numbers of one boot and one container. Of any
-    # other holder the age of its last renewal must tell.
+    # A process can be looked up only on its own machine, within one boot and one PID namespace. For any other holder,
+    # the age of its last renewal decides.
     if found.host == platform.node():
         if (found.boot, found.numbers) == (boot, numbers):
             return _runs(found)
         if found.machine and found.machine == machine and found.boot != boot and found.numbers == BARE:
-            return False  # this machine was started anew since; an image may give its containers one id
+            return False  # this machine has rebooted since; containers of one image may share a machine id
     return _age(store, _file(run_id, number)) < STALE
 
 
 def _age(store: Store, name: str) -> float:
-    # How many seconds ago a file was written, by the clock of whoever keeps the store. This machine's clock may be
-    # wrong, or have been set back: a file that is written now says what time it is there.
+    # How many seconds ago a file was written, by the storage's clock. This machine's clock may be wrong or have been
+    # set back, so a file is written now to get the storage's time.
     folder = name.rpartition("/")[0]
     probe = f"{folder}/{uuid.uuid4().hex}.now"
     try:
-        with suppress(StoreError):  # a store that can only be read
+        with suppress(StoreError):  # a read-only store
             store.backend.write(probe, b"")
         modified = {entry.name: entry.modified for entry in store.backend.list(folder)}
     finally:
         with suppress(OSError, StoreError):
             store.backend.remove([probe])
-    # Both times are by one clock; of a store that takes no probe, this machine's is all that there is.
+    # Both times are by one clock; if the store is not writable, this machine's clock has to do.
     return modified.get(probe, time.time()) - modified.get(name, 0.0)
 
 
@@ -222,19 +222,19 @@ def _file(run_id: str, number: int) -> str:
 
 
 def _runs(found: Holder) -> bool:
-    # Whether a process with a number of this space is still there, and no other by its number.
+    # Whether a process of this PID namespace is still alive, rather than another with its PID.
     try:
         os.kill(found.process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    # A number is given again, to a process that started later; and a zombie, though it has one, works no more.
+    # A PID may have been reused by a process that started later; and a zombie has a PID but no longer runs.
     return _started(found.process) == found.started and _state(found.process) not in ("Z", "X")
 
 
 def _machine() -> tuple[str, str, str]:
-    # The id of this machine, of its start, and of this process's space of process numbers; see `Holder`.
+    # The ids of this machine, its boot, and this process's PID namespace; see `Holder`.
     numbers = ""
     with suppress(OSError):
         numbers = str(Path("/proc/self/ns/pid").readlink())
@@ -249,13 +249,13 @@ def _line(path: str) -> str:
 
 
 def _started(process: int) -> int:
-    # When a process started, in ticks since the boot; 0 where the system does not say.
+    # When a process started, in ticks since boot; 0 if the system does not provide it.
     fields = _stat(process)
     return int(fields[19]) if len(fields) > 19 else 0
 
 
 def _state(process: int) -> str:
-    # The state of a process, as in `S`, or `Z` for one that is dead; empty where the system does not say.
+    # The state of a process, such as `S`, or `Z` for a zombie; empty if the system does not provide it.
     return next(iter(_stat(process)), "")
 
 
@@ -264,4 +264,4 @@ def _stat(process: int) -> list[str]:
         line = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return []
-    return line.rpartition(")")[2].split()  # behind the name, which may hold anything
+    return line.rpartition(")")[2].split()  # after the name, which may contain anything

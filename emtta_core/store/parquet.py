@@ -1,4 +1,4 @@
-"""Parquet files: records written and read back, and broken files told from good ones."""
+"""Write and read records as Parquet files, and detect broken files."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +24,12 @@ Problem = Literal["missing", "unreadable", "other schema", "damaged", "malformed
 
 _MAGIC = b"PAR1"
 _SMALLEST = 12  # bytes: the magic twice and the length of the footer
-_TAIL = 16_384  # bytes: half as much again as the footer of a file of the store has
+_TAIL = 16_384  # bytes: one and a half times the footer of a file of the store
 _ARROW = b"ARROW:schema"
 _TABLE_OF: Mapping[type[Any], Table] = {table.row: table for table in TABLES.values()}
 
 FAILURES = (OSError, pa.ArrowException, ValueError, OverflowError)
-"""What Arrow raises of a file that is not as it must be: of dates beyond the year 9999, Python's own errors."""
+"""What Arrow raises for an invalid file; for dates beyond the year 9999, Python's own errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,29 +38,29 @@ class BrokenFile:
 
     name: str  # the file
     reason: str  # what is wrong with it
-    problem: Problem = "damaged"  # of which kind that is
-    # What the system raised of a file that is missing or unreadable.
+    problem: Problem = "damaged"  # the kind of problem
+    # The system's error, for a file that is missing or unreadable.
     error: OSError | None = field(default=None, compare=False)
 
     @classmethod
     def refused(cls, name: str, error: OSError) -> "BrokenFile":
-        """A file of which the system gives no content."""
+        """A file whose content the system does not return."""
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         return cls(name, error.strerror or str(error), "missing" if missing else "unreadable", error)
 
     @property
     def may_come_back(self) -> bool:
-        """Whether its rows are there, though they cannot be read here and now."""
+        """Whether its rows exist, though they cannot be read here and now."""
         return self.problem in ("unreadable", "other schema")
 
 
 def misplaced(name: str) -> BrokenFile:
-    """A file that lies where no file of the store does."""
+    """A file at a path that no file of the store has."""
     return BrokenFile(name, "no file of the store has a path like this", "malformed")
 
 
 def raise_unreadable(backend: Backend, file: BrokenFile, remedy: str) -> NoReturn:
-    """Raise a StoreError on a file that is needed, from the system's error, which tells whether it may pass."""
+    """Raise a StoreError for a required file, from the system's error, which shows whether it may be temporary."""
     raise StoreError(f"cannot read {backend.url(file.name)}: {file.reason}. {remedy}") from file.error
 
 
@@ -68,27 +68,27 @@ def write_rows(backend: Backend, name: str, rows: Sequence[Any], schema: pa.Sche
     """Write records as one Parquet file.
 
     Args:
-        backend: where.
+        backend: the backend.
         name: the file.
-        rows: the records, of the class from which `schema` comes.
+        rows: the records, of the class from which `schema` is derived.
         schema: the columns.
-        replace: whether a file that is there may be replaced. Rows of an attempt may not: they are final.
+        replace: whether an existing file may be replaced. Rows of an attempt may not: they are final.
 
     Raises:
-        StoreError: when the file cannot be written, or is there already and may not be replaced.
+        StoreError: the file cannot be written, or exists and may not be replaced.
     """
     content = parquet(pa.table({name: _column(name, rows) for name in schema.names}, schema=schema))
     if replace:
         backend.write(name, content)
     elif not backend.write_new(name, content):
         raise StoreError(
-            f"{backend.url(name)} is already there and rows of an attempt are final; "
-            "does another process write the same run? Wait for it, or choose another run id"
+            f"{backend.url(name)} already exists, and rows of an attempt are final; "
+            "is another process writing to the same run? Wait for it, or choose another run id"
         )
 
 
 def parquet(table: pa.Table) -> bytes:
-    """The content of a Parquet file of the store, with a checksum of each of its pages."""
+    """The content of a Parquet file of the store, with a checksum for each page."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
@@ -102,7 +102,7 @@ def _column(name: str, rows: Sequence[Any]) -> list[Any]:
 
 
 def read_rows(backend: Backend, name: str, row: type[Row]) -> list[Row] | BrokenFile:
-    """The records in one file, or what is wrong with it; StoreError when the backend does not answer."""
+    """The records in one file, or what is wrong with it; raises StoreError if the backend does not answer."""
     ((_, rows),) = read_each(backend, [name], row)
     return rows
 
@@ -113,11 +113,11 @@ def read_each(
     """Yield each file with its records, or with what is wrong with it.
 
     Args:
-        backend: where.
+        backend: the backend.
         names: Parquet files of the store.
-        row: the record that their rows are.
-        pack: the kind of pack that they are; none for files of one table.
-        cell: of packs, the domain, method and seed whose rows are wanted.
+        row: the record class of their rows.
+        pack: the kind of pack; None for files of one table.
+        cell: for packs, the domain, method and seed whose rows are wanted.
     """
     for name, content in backend.read_all(names):
         if isinstance(content, OSError):
@@ -129,7 +129,7 @@ def read_each(
 def skip_broken(
     backend: Backend, found: Iterable[tuple[str, list[Row] | BrokenFile]]
 ) -> Iterator[tuple[str, list[Row]]]:
-    """Yield the files that could be read with their records; warn of each that could not."""
+    """Yield the readable files with their records; log a warning for each of the others."""
     for name, rows in found:
         if isinstance(rows, BrokenFile):
             log.warning("left out: %s", escaped(f"{backend.url(name)}: {rows.reason}"))
@@ -144,9 +144,9 @@ def read_table(
 
     Args:
         name: the file.
-        content: whose pages are held against their checksums.
-        kind: of which table it is, or which kind of pack.
-        columns: those that are read; all by default.
+        content: the content, whose pages are checked against their checksums.
+        kind: its table, or its kind of pack.
+        columns: the columns to read; all by default.
     """
     try:
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
@@ -173,7 +173,7 @@ def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Ma
 
 
 def _record(row: type[Row], values: dict[str, Any], nested: Sequence[tuple[str, Any]]) -> Row:
-    # Arrow gives lists for tuples, and dictionaries for nested records.
+    # Arrow returns tuples as lists, and nested records as dictionaries.
     for name, kind in nested:
         value = values.get(name)
         if value is not None:
@@ -182,7 +182,7 @@ def _record(row: type[Row], values: dict[str, Any], nested: Sequence[tuple[str, 
 
 
 def _nested(row: type[Any]) -> tuple[tuple[str, Any], ...]:
-    # The fields of `row` that Arrow gives in another form, each with its type.
+    # The fields of `row` that Arrow returns in another form, each with its type.
     result = []
     for name, kind, _ in documented(row):
         inner = next((item for item in getattr(kind, "__args__", ()) if hasattr(item, "__dataclass_fields__")), kind)
@@ -192,24 +192,24 @@ def _nested(row: type[Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def check_tails(backend: Backend, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield the broken files of tables or packs, as far as their last bytes show it.
+    """Yield the broken files of tables or packs, judging by their last bytes.
 
-    This finds a file cut short (a full disk, a broken copy), and one whose columns are others than its table's, but not
-    every damage. In a folder it takes some 20 µs a file, against the 200 µs of `check_footers`: a catalogue on 12,000
-    files opens in 1.5 s of processor time instead of 3.3 s.
+    This finds truncated files (a full disk, a broken copy) and files whose columns differ from their table's, but not
+    every kind of damage. In a folder it takes some 20 µs per file, against 200 µs for `check_footers`: a catalogue on
+    12,000 files opens in 1.5 s of processor time instead of 3.3 s.
     """
     yield from _check_ends(backend, entries, _check_quickly)
 
 
 def check_footers(backend: Backend, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield the broken files of tables or packs, as their footers show it."""
+    """Yield the broken files of tables or packs, judging by their footers."""
     yield from _check_ends(backend, entries, _check_footer)
 
 
 def _check_ends(
     backend: Backend, entries: Sequence[Entry], examine: Callable[[str, bytes, Table | Pack], BrokenFile | None]
 ) -> Iterator[BrokenFile]:
-    # Too short for a footer. They are read whole, for a size of 0 may also be that of a pipe, which is told from them.
+    # Files too short for a footer. They are read, as a size of 0 may also be that of a pipe.
     for name, content in backend.read_all([entry.name for entry in entries if entry.size < _SMALLEST]):
         if isinstance(content, OSError):  # a pipe, a device
             yield BrokenFile.refused(name, content)
@@ -229,7 +229,7 @@ def _check_ends(
 
 
 def _whole_footer(backend: Backend, entry: Entry, tail: bytes) -> bytes:
-    # Read the end of a file again where `tail` lacks some of its footer.
+    # Read the end of a file again if `tail` lacks part of its footer.
     length = _footer_length(tail) + 8
     if length <= len(tail):
         return tail
@@ -242,19 +242,19 @@ def _footer_length(tail: bytes) -> int:
 
 
 def _check_quickly(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | None:
-    # Compare the bytes that every footer of a kind has; parse the footer only where they differ.
+    # Compare the bytes that all footers of a kind share; parse the footer only if they differ.
     begin, (head, columns) = len(tail) - 8 - _footer_length(tail), _footer_of(kind)
     same = tail.startswith(head, begin) and tail.startswith(columns, tail.find(_ARROW, begin))
     if same and kind.rows != (0, None):
-        rows = tail[begin + len(head)] / 2  # Thrift's compact protocol writes a small number n as the byte 2n
+        rows = tail[begin + len(head)] / 2  # Thrift's compact protocol encodes a small number n as the byte 2n
         same = rows == 1 or (rows > 1 and kind.rows[1] is None)
     return None if same else _check_footer(name, tail, kind)
 
 
 @cache
 def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
-    # What all footers of a kind begin with, as far as the number of rows, and their columns in Arrow's form: found by
-    # writing a file without a row and one with a row.
+    # The common prefix of all footers of a kind, up to the number of rows, and their columns in Arrow's form: found by
+    # writing a file without rows and one with a single row.
     blank: Mapping[str, Any] = {"string": "", "list": (), "double": 0.0, "bool": False}
     row = {
         column.name: None if column.nullable else blank.get(str(column.type).partition("<")[0], 0)
@@ -264,7 +264,7 @@ def _footer_of(kind: Table | Pack) -> tuple[bytes, bytes]:
     value = pq.read_metadata(pa.BufferReader(empty)).metadata[_ARROW]
     columns = empty[empty.rindex(_ARROW) : empty.rindex(value) + len(value)]
     footers = [content[-8 - _footer_length(content) :] for content in (empty, one)]
-    # The version and the columns in Parquet's form come first; the number of rows is where the two part.
+    # The version and the columns in Parquet's form come first; the two files first differ at the number of rows.
     same = next(length for length, pair in enumerate(zip(*footers, strict=False)) if pair[0] != pair[1])
     return footers[0][:same], columns
 
@@ -277,16 +277,16 @@ def _check_footer(name: str, tail: bytes, kind: Table | Pack) -> BrokenFile | No
 
 
 def _schema_fault(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> BrokenFile | None:
-    # First the version: columns that are those of another release are no damage, and the file is whole.
+    # The version first: a file with the columns of another release is not damaged.
     version = (footer.metadata or {}).get(VERSION_KEY, b"none").decode(errors="replace")
     if version != str(SCHEMA_VERSION):
         return BrokenFile(
-            name, f"its schema has version {version}, this release reads {SCHEMA_VERSION}", "other schema"
+            name, f"its schema has version {version}, but this release reads {SCHEMA_VERSION}", "other schema"
         )
     reason = _other_columns(footer.schema.to_arrow_schema(), kind.schema)
     least, most = kind.rows
     if reason is None and not least <= footer.num_rows <= (footer.num_rows if most is None else most):
-        reason = f"it has {footer.num_rows} rows, and {kind.name} has {'one' if most else 'at least one'} a file"
+        reason = f"it has {footer.num_rows} rows, but a file of {kind.name} has {'one' if most else 'at least one'}"
     return None if reason is None else BrokenFile(name, reason, "malformed")
 
 
@@ -298,16 +298,16 @@ def _other_columns(found: pa.Schema, wanted: pa.Schema) -> str | None:
         return f"it lacks the columns {', '.join(lacking)}"
     unknown = [name for name in found.names if name not in wanted.names]
     if unknown:
-        return f"it has columns that its table has not: {', '.join(unknown)}"
+        return f"it has columns that its table lacks: {', '.join(unknown)}"
     if len(found.names) > len(wanted.names):
         return "it has a column twice"
     for field_wanted in wanted:
         here = found.field(field_wanted.name)
         if here.type != field_wanted.type:
-            return f"its column {here.name} is of the type {here.type} instead of {field_wanted.type}"
+            return f"its column {here.name} has the type {here.type} instead of {field_wanted.type}"
         if here.nullable and not field_wanted.nullable:
             return f"its column {here.name} may be null"
-    return None  # another order, or never null where it might be
+    return None  # harmless: a different order, or a column that is declared non-null but may be null
 
 
 def _one_line(error: Exception) -> str:

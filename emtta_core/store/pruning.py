@@ -1,10 +1,10 @@
-"""Pruning: old runs are removed, and the prepared audio that no plan names any more.
+"""Prune a store: remove old runs, and prepared audio that no plan names any more.
 
-Of a run the record goes first, then the plan, then its rows: from the first step on it is no run any more, so that one
-that is half removed is never seen. What a killed pruning leaves behind has no record, and another one removes it.
+A run's record is removed first, then its plan, then its rows. Without a record it is no longer a run, so readers never
+see one that is half removed. What a killed pruning leaves behind has no record, and the next pruning removes it.
 
-A run whose results a remaining run reuses stays. Whoever reuses results writes the link before it looks for the record
-of their run, and pruning removes the record before it looks for links: one of the two sees the other.
+A run whose results a remaining run reuses is kept. A process that reuses results writes the link before it looks for
+the record of their run, and pruning removes the record before it looks for links, so one of the two sees the other.
 """
 
 import re
@@ -25,7 +25,7 @@ from emtta_core.store.store import Store
 from emtta_core.store.tables import TABLES
 
 SETTLED = 86_400.0
-"""Seconds after which rows without a record, or prepared audio without a plan, are nobody's work in hand any more."""
+"""Age in seconds after which rows without a record, or prepared audio without a plan, are not work in progress."""
 
 _KEEP = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[hdw]?)", re.ASCII)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -34,47 +34,47 @@ _LOG = re.compile(r"logs/([^/]+)\.(?:log|html|results\.json)")
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Which runs of a suite are kept."""
+    """Which runs of a suite to keep."""
 
-    newest: int = 0  # so many, the newest
-    younger: timedelta = timedelta(0)  # or those that were begun since so long
+    newest: int = 0  # this many of the newest runs
+    younger: timedelta = timedelta(0)  # or the runs begun within this time
 
     @classmethod
     def parse(cls, text: str) -> "Keep":
-        """Parse `30d`, `12h`, `4w` or a number of runs; UsageError for anything else."""
+        """Parse `30d`, `12h`, `4w` or a number of runs; raises UsageError for anything else."""
         match = _KEEP.fullmatch(text)
         if match is None or int(match["number"]) == 0:
             raise UsageError(
-                f"--keep {text!r} says neither how many runs of a suite are kept nor how old they may be; "
-                "write a number, as 30, or an age in hours, days or weeks, as 12h, 30d or 8w; at least 1"
+                f"--keep {text!r} is neither a number of runs per suite nor an age; "
+                "write a number such as 30, or an age in hours, days or weeks such as 12h, 30d or 8w; at least 1"
             )
         number = int(match["number"])
         return cls(younger=number * _UNITS[match["unit"]]) if match["unit"] else cls(newest=number)
 
     def keeps(self, index: int, created_at: datetime, now: datetime) -> bool:
-        """Whether a run is kept: that at an index among those of its suite, 0 for the newest."""
+        """Whether a run is kept, given its index among the runs of its suite, 0 for the newest."""
         return index < self.newest or now - created_at < self.younger
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is to be removed together."""
+    """Files to remove together."""
 
-    name: str  # a run's id, or a corpus's
-    files: Sequence[str]  # its files, in the order in which they go
-    size: int  # their bytes
-    suite: str | None = None  # the run's; none where its record is gone already, and for a corpus
+    name: str  # the id of a run or a corpus
+    files: Sequence[str]  # its files, in the order of removal
+    size: int  # their size in bytes
+    suite: str | None = None  # the run's suite; None if its record is already gone, and for a corpus
     created_at: datetime | None = None  # when the run was begun
-    state: str | None = None  # of the run, `complete` or `incomplete`
+    state: str | None = None  # the run's state, `complete` or `incomplete`
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What is to be removed of a store."""
+    """What to remove from a store."""
 
-    runs: Sequence[Removal]  # the old runs, the oldest first, and what is left of runs that were being removed before
+    runs: Sequence[Removal]  # the old runs, oldest first, and remains of earlier, interrupted removals
     corpora: Sequence[Removal]  # prepared audio that no remaining plan names
-    spared: Mapping[str, str]  # runs that are old and stay all the same, with the reason
+    spared: Mapping[str, str]  # old runs that are kept all the same, with the reason
 
     @property
     def size(self) -> int:
@@ -85,25 +85,25 @@ class Pruning:
 def plan_pruning(
     store: Store, keep: Keep, *, suite: str | None = None, keep_prepared: bool = False, now: datetime | None = None
 ) -> Pruning:
-    """Find what is to be removed.
+    """Find what to remove.
 
-    The newest complete run of each suite stays in any case, and every run that is being worked on, or whose results a
-    run reuses that stays, or of which a file cannot be read: it may be complete.
+    Always kept are the newest complete run of each suite, and every run that is being worked on, whose results are
+    reused by a run that is kept, or that has an unreadable file, as it may be complete.
 
     Args:
-        store: of which.
-        keep: which runs of each suite stay.
-        suite: the only suite whose runs may go; all where it is left out.
-        keep_prepared: whether all prepared audio stays.
-        now: the time, UTC.
+        store: the store.
+        keep: which runs of each suite to keep.
+        suite: the suite whose runs may be removed; by default all.
+        keep_prepared: whether to keep all prepared audio.
+        now: the time, UTC; by default the current time.
 
     Raises:
-        UsageError: no run is of that suite; lists those there are.
+        UsageError: the suite has no runs; the message lists the suites that have.
     """
     now = now or datetime.now(UTC)
-    # 1) The runs of each suite, the newest first.
+    # 1) The runs of each suite, newest first.
     with Catalogue(store) as catalogue:
-        # A record whose time Python does not have is damaged; its run stays.
+        # A record whose time Python cannot represent is damaged; its run is kept.
         query = """
             SELECT suite, run_id, created_at, state FROM runs
             WHERE year(created_at) BETWEEN 1 AND 9999 ORDER BY created_at DESC, run_id DESC
@@ -115,7 +115,7 @@ def plan_pruning(
         suites.setdefault(name, []).append((run[0], run[1], run[2]))
     if suite is not None and suite not in suites:
         raise unknown("suite", suite, list(suites))
-    # 2) Old runs go, but for some.
+    # 2) Old runs are removed, with exceptions.
     files = _files(store)
     removals, spared = [], {}
     for name in suites if suite is None else [suite]:
@@ -133,14 +133,14 @@ def plan_pruning(
                 removals.append(
                     replace(_removal(run_id, files[run_id]), suite=name, created_at=created_at, state=state)
                 )
-    # 3) One stays whose results are reused by one that stays; then another one may stay for its sake.
+    # 3) A run whose results a kept run reuses is kept, which may in turn keep further runs.
     reused = store.reused_runs()
     left = [] if suite is not None else _left_behind(store, files, now)
     while reusing := _reusing(reused, [*removals, *left]):
         spared |= {run_id: f"its results are reused by {other}" for run_id, other in reusing.items()}
         removals = [removal for removal in removals if removal.name not in reusing]
         left = [removal for removal in left if removal.name not in reusing]
-    # 4) Prepared audio goes that only they name.
+    # 4) Prepared audio that only removed runs name is removed.
     removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
     doomed = {removal.name for removal in (*removals, *left)}
     corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in doomed], now)
@@ -148,16 +148,16 @@ def plan_pruning(
 
 
 def prune(store: Store, pruning: Pruning) -> Pruning:
-    """Remove what a pruning names and may still go, and return what was removed, and what was spared with the reason.
+    """Remove what a pruning names, if that is still allowed; return what was removed, and what was spared and why.
 
-    Since it was planned, a run may have been completed, begun again or reused by another.
+    Since the pruning was planned, a run may have been completed, begun again or reused by another.
 
     Raises:
         StoreError: the store cannot be read or written.
     """
     removed: list[Removal] = []
     spared = dict(pruning.spared)
-    for removal in reversed(pruning.runs):  # who reuses results goes before the run that made them, which is older
+    for removal in reversed(pruning.runs):  # newest first, so a run goes before the older runs whose results it reuses
         try:
             with lease(store, removal.name):
                 reason = _changed(store, removal) or _remove(store, removal)
@@ -183,7 +183,7 @@ def _changed(store: Store, removal: Removal) -> str | None:
     except StoreError as error:
         return str(error)
     if (record.created_at if record else None) != removal.created_at:
-        return "it was begun anew meanwhile"
+        return "it was begun again meanwhile"
     if record is not None and removal.state != COMPLETE:
         with Catalogue(store, runs=[removal.name]) as catalogue:
             ((state,),) = catalogue.query("SELECT state FROM runs").rows
@@ -196,20 +196,20 @@ def _changed(store: Store, removal: Removal) -> str | None:
 
 
 def _unread(store: Store, file: BrokenFile) -> str:
-    return f"a file of it cannot be read, {store.backend.url(file.name)}: {file.reason}"
+    return f"one of its files cannot be read, {store.backend.url(file.name)}: {file.reason}"
 
 
 def _working(store: Store, run_id: str) -> str | None:
-    # A sentence on who works on a run, or that this is unknown; None where nobody does.
+    # A sentence on who is working on a run, or that this is unknown; None if nobody is.
     try:
         worker = holder(store, run_id)
     except StoreError as error:
         return str(error)
-    return None if worker is None else f"{worker} works on it"
+    return None if worker is None else f"{worker} is working on it"
 
 
 def _remove(store: Store, removal: Removal) -> str | None:
-    # Remove a run. Where another one has come to reuse its results, leave it, and return this as the reason.
+    # Remove a run. If another run has started to reuse its results, keep it and return the reason.
     record, plan, *rest = removal.files
     try:
         kept = store.backend.read(record) if removal.created_at else b""
@@ -231,7 +231,7 @@ def _remove(store: Store, removal: Removal) -> str | None:
 
 
 def _reusing(reused: Mapping[str, Collection[str]], removals: Iterable[Removal]) -> dict[str, str]:
-    # Of the runs that are to go, those whose results a run reuses that stays, each with that run.
+    # The runs to remove whose results a kept run reuses, each with that run.
     going = {removal.name for removal in removals}
     found = {run_id: sorted(set(reused.get(run_id, ())) - going) for run_id in going}
     return {run_id: staying[0] for run_id, staying in found.items() if staying}
@@ -255,7 +255,7 @@ def _files(store: Store) -> dict[str, list[Entry]]:
 
 
 def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
-    # What killed prunings left: the files of runs without a record, where none of them is new.
+    # Remains of killed prunings: the files of runs without a record, if none of them is new.
     return [
         _removal(run_id, entries)
         for run_id, entries in files.items()
@@ -270,7 +270,7 @@ def _old(entries: Iterable[Entry], now: datetime) -> bool:
 
 
 def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Removal]:
-    # The prepared corpora that no plan of these runs names, but those that are new.
+    # The prepared corpora that no plan of these runs names, except new ones.
     corpora: dict[str, list[Entry]] = {}
     for entry in store.backend.list("prepared"):
         corpora.setdefault(entry.name.split("/")[1], []).append(entry)
@@ -285,7 +285,7 @@ def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Remov
 
 
 def _corpora_in_plans(store: Store, runs: Iterable[str]) -> set[str] | None:
-    # The corpora that the plans of runs name; None where a plan cannot be read, so that nobody knows.
+    # The corpora that the plans of runs name; None if a plan cannot be read, so that this is unknown.
     wanted: set[str] = set()
     for run_id in runs:
         try:

@@ -1,4 +1,4 @@
-"""The queries of a user: only those that read are run, within limits of time and memory; a refusal carries a hint."""
+"""User queries: only read-only ones run, within limits of time and memory; refusals include a hint."""
 
 import json
 import re
@@ -18,54 +18,54 @@ _TABLE_FUNCTIONS = frozenset(
     {
         *("unnest", "range", "generate_series", "repeat", "repeat_row", "json_each", "json_tree", "summary"),
         *("histogram", "histogram_values"),
-        # files of the store, which DuckDB itself lets no query leave
+        # files; DuckDB itself allows only those of the store
         *("read_parquet", "parquet_scan", "parquet_schema"),
         *("parquet_metadata", "parquet_file_metadata", "parquet_kv_metadata"),
-        # what the database holds
+        # the contents of the database
         *("duckdb_columns", "duckdb_functions", "duckdb_keywords", "duckdb_schemas", "duckdb_settings"),
         *("duckdb_tables", "duckdb_types", "duckdb_views", "pragma_table_info", "pragma_version"),
     }
 )
-"""Functions that may stand in FROM; others run hidden SQL, read memory, or write logs and profiles to a file."""
+"""Table functions allowed in FROM; others run hidden SQL, read memory, or write logs and profiles to a file."""
 
 _REFUSED_FUNCTIONS = frozenset({"query", "json_execute_serialized_sql", "write_log"})
-"""Functions that may stand nowhere."""
+"""Functions that are not allowed anywhere."""
 
 
 def check_reads_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Refuse `sql` unless it is one SELECT that only reads.
 
     Raises:
-        EmttaError: when DuckDB cannot parse it; the message is DuckDB's own.
-        UsageError: when it is something other than one SELECT, or writes.
+        EmttaError: DuckDB cannot parse it; the message includes DuckDB's.
+        UsageError: it is not a single SELECT, or it writes.
     """
     rows = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     tree = json.loads(rows[0][0])
     if tree.get("error", True):
         if tree.get("error_type") == "not implemented":
             raise UsageError(
-                "only one SELECT at a time can be run here, and the store is never written by SQL; "
+                "only one SELECT at a time can be run here, and SQL cannot write to the store; "
                 "begin with SELECT, FROM, WITH, DESCRIBE or SHOW "
-                "(a PIVOT wants its values: PIVOT … ON x IN (…))"
+                "(a PIVOT must list its values: PIVOT … ON x IN (…))"
             )
         reason = str(tree.get("error_message", "no reason given"))
-        reason = reason.partition(' Use "SET ')[0]  # DuckDB's advice, which is not to be had here
+        reason = reason.partition(' Use "SET ')[0]  # drop DuckDB's advice, which does not apply here
         raise EmttaError(f"the query cannot be parsed: {reason}")
     if len(tree["statements"]) != 1:
         raise UsageError(f"one query at a time; there are {len(tree['statements'])}")
     for node in _nodes(tree):
         kind = node.get("type")
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _READING:
-            raise UsageError(f"the store is never written by SQL; remove the {kind.split('_')[0]} from the query")
+            raise UsageError(f"SQL cannot write to the store; remove the {kind.split('_')[0]} from the query")
         name = node.get("function_name")
         if isinstance(name, str) and name.lower() in _REFUSED_FUNCTIONS:
-            raise UsageError(f"the function {name} cannot be used here; write what it would run as a query of its own")
+            raise UsageError(f"the function {name} cannot be used here; run its query directly instead")
         if kind == "TABLE_FUNCTION":
             function = str(node.get("function", {}).get("function_name", "")).lower()
             if function not in _TABLE_FUNCTIONS:
                 raise UsageError(
-                    f"the function {function} cannot be used here; in FROM there may be views, tables, files of the "
-                    f"store, and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
+                    f"the function {function} cannot be used here; FROM accepts views, tables, files of the store, "
+                    f"and: {', '.join(sorted(_TABLE_FUNCTIONS))}"
                 )
 
 
@@ -79,20 +79,20 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 
 SECONDS = 600.0
-"""The time limit of a query where none is given."""
+"""The default time limit of a query."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", re.IGNORECASE)
 _LEAST = 50_000_000
-"""Bytes without which DuckDB does not even open a store."""
+"""The fewest bytes with which DuckDB can open a store."""
 
 
 def parse_size(text: str) -> int:
-    """The bytes that a text such as `4GB` or `512 MiB` names.
+    """Parse an amount of memory such as `4GB` or `512 MiB` into bytes.
 
     Raises:
-        UsageError: it names none.
+        UsageError: it is not an amount of memory.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None:
@@ -101,53 +101,53 @@ def parse_size(text: str) -> int:
 
 
 def memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
-    """The bytes that DuckDB uses by default: 80 % of the machine's memory, or of the container's."""
+    """DuckDB's default memory limit in bytes: 80 % of the memory of the machine or container."""
     ((value,),) = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     return parse_size(str(value))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a query may take."""
+    """The limits of a query."""
 
-    seconds: float | None = SECONDS  # time; None for no limit
-    # Bytes; None for 40 % of the machine's. An answer may have an eighth of them, because it takes several times its
-    # size to write it down, and temporary files four times as many.
+    seconds: float | None = SECONDS  # time limit; None for none
+    # Memory limit in bytes; None for 40 % of the machine's memory. A result may take an eighth of it, because writing
+    # it takes several times its size; temporary files may take four times the limit.
     memory: int | None = None
-    options: bool = False  # whether who asks can raise them by `--timeout` and `--memory`
+    options: bool = False  # whether the user can raise them with `--timeout` and `--memory`
 
     def __post_init__(self) -> None:
-        """Refuse limits with which nothing can be asked."""
+        """Refuse limits under which no query can run."""
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"a time limit of {self.seconds:g} s is out of range; give seconds above 0")
         if self.memory is not None and self.memory < _LEAST:
             raise UsageError(f"a memory limit of {decimal(self.memory)} is too small; give at least {decimal(_LEAST)}")
 
     def answer(self, memory: int) -> int:
-        """The bytes that an answer may have."""
+        """The most bytes of a result."""
         return memory // 8
 
     def disk(self, memory: int) -> int:
-        """The bytes that temporary files may have."""
+        """The most bytes of temporary files."""
         return memory * 4
 
     def exceeded_time(self, what: str) -> str:
-        """The message on what took too long."""
+        """The error message for exceeding the time limit."""
         more = (
             "--timeout SECONDS" if self.options else "Limits(seconds=…), or compact the store's runs: emtta compact RUN"
         )
         return f"{what} was stopped at the time limit of {self.seconds:g} s; allow more with {more}"
 
     def exceeded_memory(self, what: str, memory: int) -> str:
-        """The message on what took too much memory."""
+        """The error message for exceeding the memory limit."""
         more = "--memory SIZE" if self.options else "Limits(memory=…), or use a machine with more"
         return f"{what} was stopped at the memory limit of {decimal(memory)}; allow more with {more}"
 
     def exceeded_answer(self, memory: int) -> str:
-        """The message on an answer that is too large."""
+        """The error message for a result that is too large."""
         more = "--memory SIZE" if self.options else "Limits(memory=…)"
         return (
-            f"the query was stopped: its answer is larger than {decimal(self.answer(memory))}, an eighth of the memory "
+            f"the query was stopped: its result is larger than {decimal(self.answer(memory))}, an eighth of the memory "
             f"limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
         )
 
@@ -159,7 +159,7 @@ _NO_COLUMN = re.compile(r'Referenced column "([^"]+)" not found|does not have a 
 
 
 def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    """The columns that are keywords of SQL, and must stand in double quotes."""
+    """The columns whose names are SQL keywords and must be double-quoted."""
     query = """
         SELECT DISTINCT column_name
         FROM duckdb_columns()
@@ -171,14 +171,14 @@ def reserved_columns(connection: duckdb.DuckDBPyConnection) -> list[str]:
 
 
 def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command: Callable[..., str]) -> str:
-    """What to write instead, as further sentences of a message; the empty text where nothing is known.
+    """A suggestion to append to an error message; empty if there is none.
 
-    DuckDB said `message` of the query; `command` makes an `emtta` command on the store, as `Store.command` does.
+    `message` is DuckDB's error for the query; `command` builds an `emtta` command on the store, like `Store.command`.
     """
     code = _NOT_CODE.sub(" ", sql)
     if "syntax error" in message or "SELECT clause without selection list" in message:
         found = [name for name in reserved_columns(connection) if _stands_alone(name, code)]
-        return "".join(f'\n{name} is a keyword of SQL; write the column in double quotes: "{name}"' for name in found)
+        return "".join(f'\n{name} is an SQL keyword; write the column in double quotes: "{name}"' for name in found)
     if (table := _NO_TABLE.search(message)) is not None:
         name = table[1].strip('"')
         if name in reports():
@@ -190,7 +190,7 @@ def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command:
 
 
 def _stands_alone(name: str, code: str) -> bool:
-    # Whether a keyword stands in a query elsewhere than where SQL has it.
+    # Whether a keyword occurs in a query where SQL does not expect it.
     return re.search(rf"(?<!\.)\b{name}\b", _KEYWORD_USES.sub(" ", code), re.IGNORECASE) is not None
 
 
@@ -205,5 +205,5 @@ def _of_column(connection: duckdb.DuckDBPyConnection, name: str, sql: str) -> st
     if tables:
         return f"\n{name} is a column of: {', '.join(tables)}"
     if f'"{name}"' in sql or re.search(rf"[=<>]\s*{re.escape(name)}\b", sql):
-        return f"\nif {name} is a text and not a column, write it in single quotes: '{name}'"
+        return f"\nif {name} is a string, not a column, write it in single quotes: '{name}'"
     return ""

@@ -1,4 +1,4 @@
-"""The shipped SQL: the stack of views and the named reports, what their heads declare, and their parameters."""
+"""The shipped SQL: the stack of views, the named reports, the declarations in their headers, and their parameters."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,40 +31,40 @@ _POSITION = re.compile(r"^\d+_")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of value that a parameter may have, where it has no list of values."""
+    """A kind of parameter value, for parameters without a list of allowed values."""
 
-    pattern: str  # of all of its text
-    text: str  # what it is
+    pattern: str  # the regular expression that the whole value must match
+    text: str  # description
 
 
 KINDS: Mapping[str, Kind] = {
     "number": Kind("0*[1-9][0-9]{0,8}", "a whole number from 1"),
-    "decimal": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number from 0, as 3.8"),
-    "effect": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?%?", "a number of points from 0, as 0.5, or a share, as 2%"),
+    "decimal": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?", "a number from 0, such as 3.8"),
+    "effect": Kind(r"[0-9]{1,9}(\.[0-9]{1,9})?%?", "a number of points from 0, such as 0.5, or a share, such as 2%"),
 }
-"""By the name that stands in place of the allowed values."""
+"""By the name that replaces the list of allowed values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter of a report, as the line `-- param NAME = DEFAULT [ALLOWED]: TEXT` of its head declares it."""
+    """A parameter of a report, declared in its header by a line `-- param NAME = DEFAULT [ALLOWED]: TEXT`."""
 
     name: str  # its name; the query reads it with `getvariable('NAME')`, as text
-    default: str | None  # its value where none is given; None for NULL
-    text: str  # what it is
-    # The values it may have, or the name of their kind alone; none where any will do.
+    default: str | None  # its default value; None for NULL
+    text: str  # description
+    # The allowed values, or only the name of their kind; empty if any value is allowed.
     allowed: tuple[str, ...] = ()
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of its values; None where they are listed, or any will do."""
+        """The kind of its values; None if they are listed or any value is allowed."""
         return KINDS.get(self.allowed[0]) if len(self.allowed) == 1 else None
 
     def check(self, value: str) -> None:
-        """Refuse a value that the parameter cannot have with a UsageError that says which it can."""
+        """Raise a UsageError that describes the allowed values if `value` is not one of them."""
         if self.kind is not None:
             if not re.fullmatch(self.kind.pattern, value, re.ASCII):
-                raise UsageError(f"the parameter {self.name} is {value!r}; it is {self.kind.text}")
+                raise UsageError(f"the parameter {self.name} is {value!r}; it must be {self.kind.text}")
         elif self.allowed and value not in self.allowed:
             raise unknown(self.name, value, list(self.allowed))
 
@@ -73,22 +73,22 @@ class Parameter:
 class Query:
     """A shipped SQL file."""
 
-    name: str  # the view or the report
+    name: str  # the name of the view or report
     summary: str  # one line on what it shows
     grain: str  # what a row is; empty for a report
-    notes: tuple[str, ...]  # what else its head says, a line each
-    # What the head says of each column, by name; of columns that it tells of together, the same.
+    notes: tuple[str, ...]  # the remaining lines of its header
+    # The description of each column in the header, by name; columns described together share one.
     columns: Mapping[str, str]
-    parameters: Mapping[str, Parameter]  # those of its head, by name
-    cells: tuple[SharedCell, ...]  # which columns share a cell of a table for a reader
-    optional: frozenset[str]  # the columns that a table for a reader lacks where no row has a value
-    of_store: bool  # whether it reads other runs than the one it is on, or prepared audio
+    parameters: Mapping[str, Parameter]  # the parameters in its header, by name
+    cells: tuple[SharedCell, ...]  # which columns share a cell when displayed
+    optional: frozenset[str]  # the columns that are hidden when displayed if no row has a value
+    of_store: bool  # whether it reads runs other than its own, or prepared audio
     sql: str  # the whole file, one SELECT
 
 
 @cache
 def views() -> Mapping[str, Query]:
-    """The views by name, each after those that it reads."""
+    """The views by name, each after the views it reads."""
     return _load("views")
 
 
@@ -99,7 +99,7 @@ def reports() -> Mapping[str, Query]:
 
 
 def report(name: str) -> Query:
-    """One report; UsageError listing the names there are when it is unknown."""
+    """The report of this name; if there is none, raises a UsageError that lists the names."""
     if name not in reports():
         raise unknown("report", name, list(reports()))
     return reports()[name]
@@ -117,8 +117,8 @@ def _parse(file: Path) -> Query:
     head = _SUMMARY.match(sql)
     if head is None or head["name"] != name:
         raise StoreError(
-            f"{file} is no SQL file of emtta: it does not begin with the line `-- {name}: what it shows`; remove what "
-            "is not emtta's, or install emtta again"
+            f"{file} is not an SQL file of emtta: it does not begin with the line `-- {name}: what it shows`; remove "
+            "the file, or reinstall emtta"
         )
     parameters = {
         match["name"]: Parameter(
@@ -134,7 +134,7 @@ def _parse(file: Path) -> Query:
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
-    # The grain, the notes, and the meaning of each column, of the head of a file, its first line left out.
+    # The grain, the notes, and the meaning of each column, from the header of a file without its first line.
     grain, notes = "", list[str]()
     columns: dict[str, str] = {}
     described: list[str] = []
@@ -160,10 +160,10 @@ _BEFORE = """
     WHERE this.run_id = ? AND earlier.created_at < this.created_at
 """
 _OF_RUN = ("group", "domain", "method")
-"""Parameters whose values are those of a column of the run's plan."""
+"""Parameters whose values come from a column of the run's plan."""
 
 _PROPERTIES = ("language", "speaker", "group", "domain", "duration", "words", "snr_db", "source_wer")
-"""By which any run can be sliced."""
+"""The properties by which any run can be sliced."""
 
 _METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM raw.hypotheses WHERE run_id = ? ORDER BY name"
 
@@ -174,13 +174,13 @@ EVERY = "all"
 def parameter_values(
     connection: duckdb.DuckDBPyConnection, chosen: Query, given: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """A value for each parameter of a report; None for what is not restricted.
+    """A value for each parameter of a report; None for no restriction.
 
     Raises:
-        UsageError: a parameter, a run, or a value is unknown; it lists those there are.
+        UsageError: a parameter, a run, or a value is unknown; the message lists the valid names.
     """
     if "run_id" in given and "run_id" not in chosen.parameters:
-        raise UsageError(f"the report {chosen.name} is on all runs of the store; leave the run {given['run_id']!r} out")
+        raise UsageError(f"the report {chosen.name} covers all runs of the store; leave out run {given['run_id']!r}")
     for key, value in given.items():
         if key not in chosen.parameters:
             raise unknown(f"parameter of the report {chosen.name},", key, list(chosen.parameters))
@@ -212,18 +212,18 @@ def parameter_values(
 def check_values(
     connection: duckdb.DuckDBPyConnection, sql: str, given: Mapping[str, Any] | Sequence[Any] | None
 ) -> None:
-    """Refuse a query before it reads anything where a `$name` or `?` of it has no value, or a value is not used in it.
+    """Refuse a query, before it reads anything, if a `$name` or `?` in it has no value, or a value is unused.
 
     Raises:
-        UsageError: it names those without a value, and those that are not used.
+        UsageError: names the parameters without a value, and the unused values.
     """
     names = list(given) if isinstance(given, Mapping) else [str(index + 1) for index in range(len(given or ()))]
     wanted = [name for statement in connection.extract_statements(sql) for name in statement.named_parameters]
-    known = {name.lower() for name in names}  # DuckDB heeds no case either
+    known = {name.lower() for name in names}  # DuckDB ignores case too
     missing = sorted(f"${name}" for name in wanted if name.lower() not in known)
     if missing:
         raise UsageError(
-            f"no value is given for {', '.join(missing)} of the query; give one (--param NAME=VALUE for $NAME), "
+            f"the query's {', '.join(missing)} has no value; give one (--param NAME=VALUE for $NAME), "
             "or write it into the query"
         )
     for name in names:
@@ -232,7 +232,7 @@ def check_values(
 
 
 def _check_of_run(connection: duckdb.DuckDBPyConnection, run_id: str | None, column: str, value: str) -> None:
-    # Refuse a group, domain or method that is not in the plan of a run; any will do where there is no plan.
+    # Refuse a group, domain or method that is not in the plan of a run; without a plan, accept any.
     rows = connection.execute(f'SELECT DISTINCT "{column}" FROM raw.plans WHERE run_id = ?', [run_id]).fetchall()
     names = [str(row[0]) for row in rows]
     if names and value not in names:

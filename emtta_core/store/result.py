@@ -1,4 +1,4 @@
-"""The answer to a query: an Arrow table that any format can hold, and the ways to write it down."""
+"""The result of a query: an Arrow table with types that any format can hold, and its output formats."""
 
 import csv
 import io
@@ -32,13 +32,13 @@ _KEPT = frozenset(
         *("date", "time", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"),
     }
 )
-"""The scalar types that are handed on as they are; uuid and enum arrive as text anyway."""
+"""The scalar types that are passed on unchanged; uuid and enum arrive as text anyway."""
 
 BATCH = 50_000
-"""Rows of a batch."""
+"""Rows per batch."""
 
 _DATES = frozenset({"date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp with time zone"})
-"""Types that reach further than Python's: beyond the years 1 to 9999, and to infinity."""
+"""Types with a wider range than Python's: beyond the years 1 to 9999, and infinity."""
 
 
 def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()) -> pa.RecordBatchReader:
@@ -46,10 +46,10 @@ def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()
 
     Args:
         relation: the query.
-        as_text: types, by their names in lower case, that are to become text as well.
+        as_text: further types to convert to text, by their lower-case names.
 
     Raises:
-        duckdb.Error: the query fails; some failures come only with a batch.
+        duckdb.Error: the query fails; some failures occur only while a batch is read.
     """
     kinds = relation.types
     wanted = [_portable(kind, as_text) for kind in kinds]
@@ -61,14 +61,14 @@ def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()
 
 
 def with_dates_as_text(table: pa.Table) -> pa.Table:
-    """A table with its dates and times as DuckDB writes them, for those that Python cannot hold."""
+    """Convert the dates and times of a table to text in DuckDB's format, as Python cannot represent all of them."""
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
         return to_arrow(connection.from_arrow(table), as_text=_DATES).read_all()
 
 
 def _portable(kind: Any, as_text: Collection[str]) -> str:
-    # The SQL type that a DuckDB type is cast to; its own where its values are handed on as they are.
+    # The SQL type to which a DuckDB type is cast; its own if its values are passed on unchanged.
     match kind.id:
         case "list":
             ((_, item),) = kind.children
@@ -95,18 +95,18 @@ def _quoted(name: str) -> str:
 
 
 UNKNOWN = "—"
-"""What a table shows for NULL."""
+"""How a table shows NULL."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedCell:
-    """Columns that a table for a reader shows in one cell, such as `25.00 (20.1-31.4)` for a rate and its interval.
+    """Columns that a displayed table shows in one cell, such as `25.00 (20.1-31.4)` for a rate and its interval.
 
-    Where the first of them is NULL, so is the cell; where another is, the cell holds the first alone.
+    If the first is NULL, so is the cell; if another is, the cell holds only the first.
     """
 
-    name: str  # what the cell's column is called
-    template: str  # how the values are written, as `str.format` reads it
+    name: str  # the name of the cell's column
+    template: str  # a `str.format` template for the values
 
     @property
     def fields(self) -> dict[str, str]:
@@ -125,11 +125,11 @@ class SharedCell:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The rows that a query gave."""
+    """The rows of a query."""
 
     table: pa.Table  # the rows as an Arrow table
-    shared_cells: tuple[SharedCell, ...] = ()  # the columns that a table for a reader shows in one cell
-    optional: frozenset[str] = frozenset()  # the columns that it lacks where no row has a value
+    shared_cells: tuple[SharedCell, ...] = ()  # the columns that a displayed table shows in one cell
+    optional: frozenset[str] = frozenset()  # the columns that it hides if no row has a value
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -138,9 +138,9 @@ class Result:
 
     @property
     def rows(self) -> list[tuple[Any, ...]]:
-        """The rows, each value as Python has it, a map as a dictionary; None for NULL.
+        """The rows as Python values, a map as a dictionary, NULL as None.
 
-        A date beyond the years 1 to 9999, which Python does not have, is text, as are the others of its query.
+        If a date is beyond the years 1 to 9999, which Python cannot represent, all dates of the result are text.
         """
         try:
             columns = _python(self.table)
@@ -150,15 +150,15 @@ class Result:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The rows, each as a dictionary by column; a second column `x` is there as `x_1`, the next as `x_2`."""
+        """The rows as dictionaries by column; a second column `x` becomes `x_1`, the next `x_2`."""
         names = _distinct(self.columns)
         return [dict(zip(names, row, strict=True)) for row in self.rows]
 
     def select(self, columns: Sequence[str]) -> "Result":
-        """Some columns alone, in the order given, each with a cell of its own.
+        """Only these columns, in this order, each in its own cell.
 
         Raises:
-            UsageError: there is no column of that name; it lists those there are.
+            UsageError: a column does not exist; the message lists the valid names.
         """
         names = _distinct(self.columns)
         for name in columns:
@@ -171,7 +171,7 @@ class Result:
         return self.table
 
     def df(self) -> "pandas.DataFrame":
-        """The rows as a data frame of pandas.
+        """The rows as a pandas data frame.
 
         Raises:
             EmttaError: pandas is not installed.
@@ -179,11 +179,11 @@ class Result:
         _needs("pandas", "df")
         try:
             return self.table.to_pandas(maps_as_pydicts="lossy")
-        except (OverflowError, ValueError):  # a date that Python does not have
+        except (OverflowError, ValueError):  # a date that Python cannot represent
             return with_dates_as_text(self.table).to_pandas(maps_as_pydicts="lossy")
 
     def pl(self) -> "polars.DataFrame":
-        """The rows as a data frame of Polars.
+        """The rows as a Polars data frame.
 
         Raises:
             EmttaError: Polars is not installed.
@@ -192,14 +192,14 @@ class Result:
 
     @property
     def rounded(self) -> list[dict[str, Any]]:
-        """The rows by their columns, each number with the decimals that `to_table` shows."""
+        """The rows as dictionaries by column, with numbers rounded as `to_table` shows them."""
         return [
             {name: float(_cell(value)) if isinstance(value, float) else value for name, value in record.items()}
             for record in self.records
         ]
 
     def to_table(self, title: str | None = None) -> Table:
-        """A table for a terminal: rates with two decimals, what is under 0.005 with a digit, NULL as a dash."""
+        """A table for a terminal: numbers with two decimals, below 0.005 with one significant digit, NULL as a dash."""
         table = Table(title=title and Text(escaped(title)), title_style="bold", title_justify="left")
         columns = self._for_reader()
         times = {field.name for field in self.table.schema if pa.types.is_timestamp(field.type)}
@@ -212,7 +212,7 @@ class Result:
         return table
 
     def markdown(self) -> str:
-        """A table in Markdown, with the cells that `to_table` shows."""
+        """A Markdown table, with the cells that `to_table` shows."""
         columns = self._for_reader()
         rule = ["---:" if number else "---" for _, number, _ in columns]
         rows = zip(*(cells for _, _, cells in columns), strict=True)
@@ -220,7 +220,7 @@ class Result:
         return "".join(f"| {' | '.join(_escape(value) for value in line)} |\n" for line in lines)
 
     def latex(self) -> str:
-        """A table in LaTeX with the rules of the package booktabs, with the cells that `to_table` shows."""
+        """A LaTeX table with booktabs rules, with the cells that `to_table` shows."""
         columns = self._for_reader()
         lines = [[name for name, _, _ in columns], *zip(*(cells for _, _, cells in columns), strict=True)]
         head, *rows = (" & ".join(map(_tex, line)) + r" \\" for line in lines)
@@ -233,7 +233,7 @@ class Result:
         return parquet(self.table.rename_columns(_distinct(self.columns)))
 
     def csv(self) -> str:
-        """Comma-separated values with a header, numbers in full and NULL as nothing."""
+        """Comma-separated values with a header, numbers in full precision, and NULL as an empty field."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)
@@ -241,15 +241,15 @@ class Result:
         return text.getvalue()
 
     def json(self) -> str:
-        """A JSON array of objects, numbers in full and NULL (and what is no number) as null."""
+        """A JSON array of objects, numbers in full precision, and NULL, NaN and infinity as null."""
         return json.dumps([_json(record) for record in self.records], ensure_ascii=False, indent=2) + "\n"
 
     def slice(self, rows: int) -> "Result":
-        """The first rows alone."""
+        """The first `rows` rows."""
         return replace(self, table=self.table.slice(0, rows))
 
     def _for_reader(self) -> list[tuple[str, bool, list[str]]]:
-        # The columns of a table for a reader: name, whether it holds numbers, and its cells.
+        # The columns of a displayed table: name, whether it holds numbers, and its cells.
         records, names = self.records, _distinct(self.columns)
         shared = [cell for cell in self.shared_cells if set(cell.fields) <= set(names)]
         first = {next(iter(cell.fields)): cell for cell in shared}
@@ -272,7 +272,7 @@ def _python(table: pa.Table) -> list[list[Any]]:
 
 
 def _needs(package: str, method: str) -> Any:
-    # Import a package that not everybody has; EmttaError names it where it is not installed.
+    # Import an optional package; raises an EmttaError that names it if it is not installed.
     try:
         return import_module(package)
     except ImportError as error:
@@ -283,7 +283,7 @@ def _needs(package: str, method: str) -> Any:
 
 
 def _distinct(columns: Sequence[str]) -> list[str]:
-    # The names of the columns, each once: one that is taken gets a number that makes a name of its own.
+    # Unique column names: a duplicate gets a number that makes it unique.
     names: list[str] = []
     for column in columns:
         name, number = column, 0
@@ -304,7 +304,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, Decimal):
         value = _plain_number(value)
     if isinstance(value, float):
-        return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"  # as a p that is small and not nothing
+        return f"{value:.1g}" if 0 < abs(value) < 0.005 else f"{value:.2f}"  # so that a small p does not show as 0
     if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, datetime):
@@ -313,8 +313,8 @@ def _cell(value: Any) -> str:
 
 
 def _plain_number(value: Decimal) -> int | float | str:
-    # A decimal as the number that it is; as text where no float of Python is that number.
-    if value.as_tuple().exponent == 0:  # as DuckDB makes of a sum of whole numbers
+    # A decimal as a number, or as text if no Python float equals it.
+    if value.as_tuple().exponent == 0:  # DuckDB's type for a sum of integers
         return int(value)
     return float(value) if Decimal(repr(float(value))) == value else str(value)
 
@@ -340,7 +340,7 @@ def _flat(value: Any) -> Any:
 
 
 def _json(value: Any) -> Any:
-    # `value` as JSON has it; a time in ISO 8601, bytes in hexadecimal.
+    # `value` as a JSON value; times in ISO 8601, bytes in hexadecimal.
     if isinstance(value, dict):
         return {str(_flat(key)): _json(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""The list of runs, which a store of thousands gives in a second: the report `runs`, cached run by run.
+"""The list of runs: the report `runs`, cached run by run so that thousands of runs are listed in a second.
 
-A run's row is computed by the report, from all of its utterances. It is cached on this machine with a digest of the
-names, sizes and times of the files that it comes from, which are immutable, and computed again when these change. So
-the list costs the listing of the store, and the reading of the runs that are new.
+The report computes a run's row from all of its utterances. The row is cached on this machine with a digest of the
+names, sizes and times of its (immutable) source files, and computed again when these change. So the list takes only a
+listing of the store and reading the new runs.
 """
 
 import base64
@@ -30,19 +30,19 @@ log = logging.getLogger("emtta.store")
 
 REPORT = "runs"
 _TABLES = ("runs", "plans", "links", "cells", "hypotheses", "scores", "rescores")
-"""What the report reads."""
+"""The tables that the report reads."""
 
 _FILES = "files"
 """The column of the cached table that holds the digest of a row's files."""
 
 
 class RunList:
-    """The list of a store's runs, which can be refreshed cheaply."""
+    """The list of a store's runs, cheap to refresh."""
 
     def __init__(self, store: Store, limits: Limits | None = None) -> None:
         self.store = store
         self._backend = store.backend.watched()
-        self.limits = limits  # what the reading of new runs may take
+        self.limits = limits  # the limits for reading new runs
         self._key = _digest(
             [store.location, str(SCHEMA_VERSION), report(REPORT).sql, *(view.sql for view in views().values())]
         )
@@ -56,7 +56,7 @@ class RunList:
 
         Raises:
             StoreError: the store cannot be read.
-            EmttaError: DuckDB fails the report.
+            EmttaError: the report fails in DuckDB.
         """
         snapshot = Snapshot.take(self._backend, tables=_TABLES)
         digests = _digests(snapshot)
@@ -66,7 +66,7 @@ class RunList:
         return self._found
 
     def _updated(self, snapshot: Snapshot, digests: Mapping[str, str]) -> Result:
-        # Compute the rows of runs whose files changed; take the others from the cache.
+        # Compute the rows of runs whose files have changed; take the others from the cache.
         cached = self._cached if self._cached is not None else self._read_cache()
         rows = zip(cached["run_id"].to_pylist(), cached[_FILES].to_pylist(), strict=True) if cached is not None else ()
         fresh = {run_id for run_id, digest in rows if digests.get(run_id) == digest}
@@ -95,7 +95,7 @@ class RunList:
             return None
 
     def _write_cache(self, snapshot: Snapshot) -> None:
-        # Cache the rows of runs whose files have rested for long enough to be told from others by their times.
+        # Cache the rows of runs whose files are old enough for a later change to show in their times.
         assert self._cached is not None
         changing = {run_of(entry.name) for entry in snapshot.entries if entry.modified > time.time() - SETTLED}
         rested = _of_runs(self._cached, set(self._cached["run_id"].to_pylist()) - _with_reusing(snapshot, changing))
@@ -105,14 +105,14 @@ class RunList:
         cache.save(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
 
     def _warn_of_misplaced(self, snapshot: Snapshot, reported: Collection[str]) -> None:
-        # Warn of files that lie where none of the store's does, but of those of which the catalogue has reported.
+        # Warn about files at paths that the store does not use, except those already reported by the catalogue.
         misplaced_files = [misplaced(entry.name) for entry in snapshot.misplaced if entry.name not in reported]
         for line in describe_broken(self.store.backend, misplaced_files):
             log.warning("left out of every query: %s", line)
 
 
 def _digests(snapshot: Snapshot) -> dict[str, str]:
-    # A digest of the files that a row comes from, those of reused results included, by run with a record.
+    # By run with a record, a digest of the source files of its row, including those of reused results.
     lines: dict[str, list[str]] = {}
     for entry in (*snapshot.entries, *snapshot.misplaced):
         lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")

@@ -1,4 +1,4 @@
-"""What DuckDB sees of an object store: a file system of `fsspec` that only reads, and holds one store alone."""
+"""A read-only `fsspec` file system that gives DuckDB access to a single store in an object store."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class StoreFileSystem(AbstractFileSystem):
-    """The files of one store by their `url`.
+    """The files of one store, by their `url`.
 
-    Files that were shown are not listed again, and others once a query, by one request for 1,000 files. A file of some
-    kilobytes costs one request, which the check for broken files has made already.
+    Files passed to `show` are not listed again; others are listed once per query, 1,000 per request. A file of a few
+    kilobytes takes one request, which the check for broken files has already made.
     """
 
     protocol = "s3"
@@ -31,12 +31,12 @@ class StoreFileSystem(AbstractFileSystem):
         self._listings: dict[str, Mapping[str, Entry]] = {}
 
     def show(self, entries: Sequence[Entry]) -> None:
-        """Take these files as they are, and list anew what else is asked for from now on."""
+        """Use these files as listed; list other files again when they are requested."""
         self._known = {entry.name: entry for entry in entries}
         self._listings = {}
 
     def glob(self, path: str, **_: Any) -> Sequence[str]:
-        """The URLs of the files that a pattern matches; a path without `*` is its own."""
+        """The URLs of the files that match a pattern; a path without `*` matches itself."""
         if "*" not in path:
             return [path]
         pattern = self._name(path).split("/")
@@ -53,7 +53,7 @@ class StoreFileSystem(AbstractFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:
         if mode != "rb":
-            raise PermissionError(f"{path} is only read here")
+            raise PermissionError(f"{path} is read-only")
         entry = self._entry(path)
         tail = self._backend.read_tail(entry)
         return io.BytesIO(tail) if len(tail) == entry.size else self._backend.open_stream(entry)
@@ -71,7 +71,7 @@ class StoreFileSystem(AbstractFileSystem):
             return self._known[name]
         folder = name.split("/")[0]
         if name not in self._listing(folder):
-            raise FileNotFoundError(f"{path} is not there")
+            raise FileNotFoundError(f"{path} does not exist")
         return self._listing(folder)[name]
 
     def _listing(self, folder: str) -> Mapping[str, Entry]:
@@ -81,7 +81,7 @@ class StoreFileSystem(AbstractFileSystem):
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    # Whether the parts of a name are those of a pattern: each the same, `*`, or `*` and its end.
+    # Whether the parts of a name match those of a pattern: each equal, `*`, or `*` followed by a suffix.
     return len(parts) == len(pattern) and all(
         part.endswith(wanted[1:]) if wanted.startswith("*") else part == wanted
         for part, wanted in zip(parts, pattern, strict=True)

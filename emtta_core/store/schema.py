@@ -1,14 +1,14 @@
-"""What the store holds: a frozen record a table, from which its schema follows (`emtta_core.store.tables`)."""
+"""The rows of the store: one frozen record class per table, from which `emtta_core.store.tables` derives the schema."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
 SCHEMA_VERSION = 7
-"""Raised whenever a column is added, removed, or changes its meaning; stands in the metadata of each file."""
+"""Incremented whenever a column is added, removed, or changes its meaning; recorded in the metadata of each file."""
 
 SAMPLE_RATE = 16_000
-"""Hz, of every waveform in the store."""
+"""Sample rate of every waveform in the store, in Hz."""
 
 VERSION_KEY = b"emtta.schema_version"
 TABLE_KEY = b"emtta.table"
@@ -16,7 +16,7 @@ TABLE_KEY = b"emtta.table"
 COMPLETE = "complete"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
-"""How an attempt at a cell can have ended; an interrupted one was asked to stop."""
+"""The final states of an attempt at a cell; an interrupted one was asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ class PreparedRow:
     """One row per utterance of a prepared corpus, shared by all runs whose domains have the same content."""
 
     utterance_id: Annotated[str, "the utterance, unique within its corpus"]
-    audio: Annotated[AudioBytes | None, "the waveform as the models hear it; null if the utterance is in error"]
+    audio: Annotated[AudioBytes | None, "the waveform given to the models; null if the utterance is in error"]
     text: Annotated[str, "the transcript as the corpus gives it, not normalized"]
     language: Annotated[str, "ISO 639-1 code"]
     speaker: Annotated[str, "the speaker"]
@@ -83,7 +83,7 @@ class HypothesisRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkRow:
-    """One row per utterance that a run reuses: where its result is, of the same seed. Read as rows of attempt 0."""
+    """One row per utterance whose result a run reuses: where that result is, with the same seed. Read as attempt 0."""
 
     domain: Annotated[str, "the domain"]
     method: Annotated[str, "the method"]
@@ -178,11 +178,11 @@ class ScoreRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RescoreRow(ScoreRow):
-    """One row per utterance, attempt and time that it was scored anew: by another scorer, release or transcript."""
+    """One row per utterance, attempt and rescoring: with another scorer, release or transcript."""
 
     domain: Annotated[str, "the domain"]
     method: Annotated[str, "the method"]
-    scoring: Annotated[int, "how often the run had been scored anew, from 1; the row of the newest time counts"]
+    scoring: Annotated[int, "number of the rescoring of the run, from 1; the row of the newest counts"]
     reference: Annotated[str | None, "the corrected transcript, not normalized; null if it is the corpus's"] = None
 
 
@@ -219,11 +219,11 @@ class PlanRow:
     seed: Annotated[int | None, "the seed of the method's random numbers; null if it draws none"] = None
     cell_id: Annotated[str, "identity of the cell; rows with a different identity do not count"]
     corpus_id: Annotated[str, "identity of the prepared corpus, the folder under `prepared/`"]
-    recipe_id: Annotated[str, "identity of what is done to each utterance (model, method, options)"]
+    recipe_id: Annotated[str, "identity of the processing of each utterance (model, method, options)"]
     utterances: Annotated[int, "planned utterances"]
-    sample: Annotated[str | None, "which utterances of its corpus a limit takes, in words; NULL if all are used"] = None
+    sample: Annotated[str | None, "which corpus utterances a limit selects, in words; NULL if all are used"] = None
     position: Annotated[int, "position in the plan, from 0; assigned when the plan is written"] = 0
-    scorer: Annotated[str, "by which figures are, unless another is asked for: the suite's first"] = "whisper"
+    scorer: Annotated[str, "the scorer of the figures, unless another is requested: the suite's first"] = "whisper"
     counts_errors: Annotated[bool, "whether rates count utterances in error as deleted, instead of excluding them"] = (
         False
     )
@@ -261,9 +261,9 @@ class StatisticsRow:
     baseline_revision: Annotated[str | None, "digest of the baseline's results"] = None
     utterances: Annotated[int, "utterances without an error"]
     pairs: Annotated[int | None, "utterances that the baseline also has without an error"] = None
-    units: Annotated[int, "number of units (utterances or speakers) that intervals and tests count on"]
+    units: Annotated[int, "number of units (utterances or speakers) on which intervals and tests are based"]
     drawn: Annotated[str, "kind of units: `utterances`, `speakers`, or `both` if domains differ"]
-    note: Annotated[str | None, "what the intervals do not hold; null if all units are speakers"]
+    note: Annotated[str | None, "what the intervals do not cover; null if all units are speakers"]
     wer: Annotated[float, "word error rate, %; for a group, the mean over its domains"]
     wer_low: Annotated[float | None, "lower end of its interval, %; null with fewer than 5 units"]
     wer_high: Annotated[float | None, "upper end, %"]

@@ -1,17 +1,17 @@
-"""The files of a store that are read at one moment, each row in one of them: shards, and the packs made of these.
+"""A consistent view of a store's files, with each row in exactly one of them: shards, and packs that replace shards.
 
-A pack is one file that holds what the shards of a run held, so that a year of nights is some thousand files:
+A pack is one file with the content of a run's shards, so that a year of nightly runs is some thousand files:
 
     packs/utterances/run_id=…/<attempt>.parquet      hypotheses beside their scores, and which rows count
     packs/steps/run_id=…/<attempt>.parquet
-    packs/windows/run_id=…/<attempt>.parquet         where utterances were cut, or their language detected
+    packs/windows/run_id=…/<attempt>.parquet         if utterances were cut or their language detected
     packs/cells/run_id=…/<attempt>.parquet
 
-It is named by the last attempt that had begun when it was made, and *covers* every row of its tables of that attempt
-and of those before it. A file that is covered is read by nobody any more, and may be removed. So a pack replaces its
-shards at the moment when it is written, in one step, in a folder and in an object store alike; whoever lists the shards
-first and the packs after them sees each row once, whatever goes on meanwhile. An attempt that is begun afterwards has a
-higher number, and its shards lie beside the pack until it is made anew.
+A pack is named after the last attempt begun when it was made, and *covers* every row of its tables up to that attempt.
+Covered files are no longer read, and may be removed. So a pack replaces its shards atomically at the moment it is
+written, in a folder as in an object store; a reader that lists the shards first and then the packs sees each row once,
+whatever happens meanwhile. A later attempt has a higher number, and its shards stay beside the pack until the next
+compaction.
 """
 
 import operator
@@ -33,23 +33,23 @@ _ATTEMPT = re.compile(r"(\d+)(?:-\d+\.parquet|\.parquet|\.begun)")
 
 
 def attempt_of(name: str) -> int:
-    """The attempt that the name of a shard, a record, a pack or a mark has; 0 for another file's."""
+    """The attempt in the name of a shard, record, pack or marker; 0 for other files."""
     match = _ATTEMPT.fullmatch(name.rpartition("/")[2])
     return int(match[1]) if match else 0
 
 
 def run_of(name: str) -> str:
-    """The run whose file it is; the empty text for a file of no run."""
+    """The run that a file belongs to; empty for a file of no run."""
     return _key_of(name, "run_id=")
 
 
 def source_of(name: str) -> str:
-    """The run whose results are reused by the run whose links a file holds."""
+    """The run whose results a file of links refers to."""
     return _key_of(name, "source_run=")
 
 
 def sources(entries: Iterable[Entry]) -> dict[str, set[str]]:
-    """The runs whose results a run reuses, by run, from files of the table `links`."""
+    """By run, the runs whose results it reuses, from files of the table `links`."""
     found: dict[str, set[str]] = {}
     for entry in entries:
         found.setdefault(run_of(entry.name), set()).add(source_of(entry.name))
@@ -63,10 +63,10 @@ def _key_of(name: str, key: str) -> str:
 FOLDER = "packs"
 
 _RENAMED = {("scores", "error"): "score_error"}
-"""Columns of a pack that have another name in their table, which another table of the pack has as well."""
+"""Columns of a pack that have another name in their table, as a second table of the pack uses that name too."""
 
 _ALWAYS = {"hypotheses": "reference", "scores": "normalizer"}
-"""A column that no row of a table lacks, where rows of a pack may come from another table alone."""
+"""By table, a column that is never null in its rows, to tell apart pack rows that come only from another table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +75,25 @@ class Pack:
 
     name: str  # its folder below `packs`
     tables: tuple[str, ...]  # the tables whose rows it holds
-    rows: ClassVar[tuple[int, int | None]] = (0, None)  # the fewest and the most rows of a file
+    rows: ClassVar[tuple[int, int | None]] = (0, None)  # the minimum and maximum number of rows of a file
 
     @property
     def folder(self) -> str:
-        """Where its files lie."""
+        """The folder of its files."""
         return f"{FOLDER}/{self.name}"
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns: the cell's keys, those of its tables, and for utterances whether the row counts."""
+        """The columns: the cell's keys, those of its tables, and, for utterances, whether the row counts."""
         return _schema(self)
 
     @property
     def layout(self) -> str:
-        """Where its files lie, below the store."""
+        """The path of its files within the store."""
         return f"{self.folder}/run_id=…/<attempt>.parquet"
 
     def holds(self, name: str) -> bool:
-        """Whether the file `name` of the store lies where packs of this kind do."""
+        """Whether `name` is the path of a pack of this kind."""
         return fits(name, self.layout)
 
     def file(self, run_id: str, attempt: int) -> str:
@@ -101,12 +101,12 @@ class Pack:
         return f"{self.folder}/run_id={run_id}/{attempt:03d}.parquet"
 
     def columns(self, row: type[Any]) -> Mapping[str, str]:
-        """What each field of a table's record is called here, in order."""
+        """The column name of each field of a table's record, in order."""
         table = self._table_of(row)
         return {name: _RENAMED.get((table, name), name) for name in TABLES[table].schema.names}
 
     def rows_of(self, row: type[Any], cell: Mapping[str, str | int | None]) -> pc.Expression:
-        """The condition on rows of a pack that are records of a table and of a cell, given as column and value."""
+        """The filter for rows that are records of a table and, given by column and value, of a cell."""
         always = _ALWAYS.get(self._table_of(row))
         given = ((pc.field(name), value) for name, value in cell.items())
         conditions = [field.is_null() if value is None else field == value for field, value in given]
@@ -114,7 +114,7 @@ class Pack:
         return reduce(operator.and_, conditions, pc.scalar(True))
 
     def select(self, table: str, source: str) -> str:
-        """The SELECT of a table's rows from the SELECT `source` of packs of this kind."""
+        """The SELECT of a table's rows, from `source`, the SELECT of packs of this kind."""
         columns = ", ".join(
             f'"{here}" AS "{name}"' if here != name else f'"{name}"'
             for name, here in self.columns(TABLES[table].row).items()
@@ -147,53 +147,54 @@ PACKS: Mapping[str, Pack] = types.MappingProxyType(
 """The kinds of packs, by name."""
 
 PACK_OF: Mapping[str, Pack] = types.MappingProxyType({table: pack for pack in PACKS.values() for table in pack.tables})
-"""The kind of pack that holds a table's rows, by table; the other tables have none."""
+"""By table, the kind of pack that holds its rows; other tables have none."""
 
 
 def kind_of(name: str) -> Table | Pack | None:
-    """The table, or the kind of pack, in whose folder a file is; None where it is in no such folder."""
+    """The table or kind of pack in whose folder a file is; None if it is in no such folder."""
     first, _, rest = name.partition("/")
     return PACKS.get(rest.partition("/")[0]) if first == FOLDER else TABLES.get(first)
 
 
 _LISTED_ALONE = 20
-"""Runs whose folders are listed one by one; of more, everything is listed, for an object store bills each listing."""
+"""The most runs whose folders are listed one by one; beyond that, everything is listed, as object stores charge per
+listing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The files that are read."""
+    """The files to read."""
 
     loose: Mapping[str, Sequence[Entry]]  # by table, the files that no pack covers
     packs: Mapping[str, Sequence[Entry]]  # by kind of pack, the newest of each run
-    misplaced: Sequence[Entry] = ()  # Parquet files that lie where none of the store's does, and are not read
+    misplaced: Sequence[Entry] = ()  # Parquet files at paths that the store does not use; they are not read
 
     @classmethod
     def take(
         cls, backend: Backend, runs: Collection[str] | None = None, tables: Collection[str] = tuple(TABLES)
     ) -> "Snapshot":
-        """List a whole store, or the files of some runs alone: with the results that they reuse, without audio.
+        """List a whole store, or only the files of some runs: with the results they reuse, without audio.
 
-        What is moved from shards to a pack meanwhile is seen once, for the packs are listed after the shards.
+        Rows that move from shards to a pack meanwhile are seen once, as the packs are listed after the shards.
 
         Args:
             backend: the store's.
             runs: the runs; all by default.
-            tables: those whose files are listed; all by default. Of runs their links are listed as well.
+            tables: the tables whose files are listed; all by default. With `runs`, their links are listed as well.
         """
         if runs is not None:
-            tables = {"links", *tables}  # what a run reuses counts in it
+            tables = {"links", *tables}  # reused results count in a run
         if runs is not None and len(runs) > _LISTED_ALONE:
             return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
         def below(folder: str, reused: bool) -> list[Entry]:
-            # List a folder, or what lies there of the runs, and of those whose results they reuse.
+            # List a folder, or the parts of it that belong to the runs and to those whose results they reuse.
             if runs is None:
                 return list(backend.list(folder))
             wanted = sorted({*runs, *(makers if reused else ())})
             return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
 
-        # First the links: they say which other runs have results that count in these.
+        # The links first: they name the other runs whose results count in these.
         links = below("links", reused=False) if "links" in tables else []
         makers = {source_of(entry.name) for entry in links}
         listed = {
@@ -202,7 +203,7 @@ class Snapshot:
             if TABLES[name].keys or runs is None
         }
         packed = runs is None and not PACK_OF.keys().isdisjoint(tables)
-        all_packs = backend.list(FOLDER) if packed else ()  # one listing, for an object store bills each
+        all_packs = backend.list(FOLDER) if packed else ()  # one listing, as object stores charge for each
 
         def packs_of(pack: Pack) -> list[Entry]:
             if set(tables).isdisjoint(pack.tables):
@@ -222,14 +223,14 @@ class Snapshot:
 
     @property
     def entries(self) -> Iterator[Entry]:
-        """Every file that is read."""
+        """All files to read."""
         for group in (self.loose, self.packs):
             for entries in group.values():
                 yield from entries
 
     @property
     def by_table(self) -> dict[str, tuple[Entry, ...]]:
-        """The files with rows of each table; its links count for each."""
+        """The files with rows of each table; links count for every table."""
         links = self.loose.get("links", ())
         packs = {table: self.packs.get(pack.name, ()) for table, pack in PACK_OF.items()}
         return {table: (*self.loose.get(table, ()), *packs.get(table, ()), *links) for table in TABLES}
@@ -243,7 +244,7 @@ class Snapshot:
         return Snapshot(loose, packs, self.misplaced)
 
     def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
-        """The files of some runs with the results that they reuse, and the prepared audio of some corpora."""
+        """The files of some runs, of the results they reuse, and of the prepared audio of some corpora."""
         reused = sources(self.loose["links"])
         makers = set().union(*(reused.get(run, set()) for run in runs))
 
@@ -257,20 +258,20 @@ class Snapshot:
 
     @property
     def open_runs(self) -> frozenset[str]:
-        """The runs with utterances that are in no pack: in another attempt they may have rows that are."""
+        """The runs with utterances outside packs; rows of their other attempts may be in a pack."""
         tables = ("hypotheses", "scores", "links")
         return frozenset(run_of(entry.name) for table in tables for entry in self.loose.get(table, ()))
 
 
 def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequence[Entry]:
-    """The files with rows of a cell, by its folder in the table's: its own that no pack covers, and its run's pack."""
+    """The files with rows of a cell, given its folder: its own that no pack covers, and its run's pack."""
     found = [entry for entry in backend.list(f"{table}/{folder}") if TABLES[table].holds(entry.name)]
     packs = newest(backend.list(f"{PACK_OF[table].folder}/run_id={run_id}"))
     return (*uncovered(found, packs), *packs.values())
 
 
 def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entry]) -> list[Entry]:
-    # The files of a table, or of a kind of pack; add other Parquet files among them to `misplaced`.
+    # The files of a table or kind of pack; other Parquet files among them are added to `misplaced`.
     held = []
     for entry in entries:
         if kind.holds(entry.name):
@@ -281,16 +282,16 @@ def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entr
 
 
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """The pack that covers most, by run, of packs of one kind."""
+    """By run, the pack that covers most, among packs of one kind."""
     packs = [entry for entry in entries if attempt_of(entry.name)]
     packs.sort(key=lambda entry: (run_of(entry.name), attempt_of(entry.name)))
     return {run_of(entry.name): entry for entry in packs}
 
 
 def uncovered(entries: Iterable[Entry], packs: Mapping[str, Entry]) -> Iterator[Entry]:
-    """Yield the files of a table that no pack covers, given the newest by run."""
+    """Yield the files of a table that no pack covers, given the newest pack of each run."""
     for entry in entries:
         pack = packs.get(run_of(entry.name))
-        # A pack covers all attempts up to its own; a file of none (0), as of statistics, is never covered.
+        # A pack covers all attempts up to its own; a file of no attempt (0), such as statistics, is never covered.
         if pack is None or not 0 < attempt_of(entry.name) <= attempt_of(pack.name):
             yield entry

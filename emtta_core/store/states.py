@@ -1,8 +1,8 @@
-"""Where the streams of a run stand while they go on, so that one that is killed goes on from there.
+"""The states of a run's unfinished streams, from which a killed stream resumes.
 
-A state is written after the rows that led to it, in the place of the one before, and removed when its stream is
-complete. It is no table: no query reads it. Its file, `states/run_id=…/<digest>.state`, begins with the SHA-256 of the
-rest, as 64 hexadecimal digits.
+A state is written after the rows that led to it, replacing the previous one, and removed when its stream is complete.
+It is not a table: no query reads it. Its file, `states/run_id=…/<digest>.state`, begins with the SHA-256 of the rest,
+as 64 hexadecimal digits.
 """
 
 import hashlib
@@ -22,15 +22,15 @@ log = logging.getLogger("emtta.store")
 
 
 def write_state(backend: Backend, run_id: str, stream: str, content: bytes) -> None:
-    """Write where a stream of a run stands; `stream` is a digest of what it is."""
+    """Write the state of a stream of a run; `stream` is the digest that identifies it."""
     backend.write(_file(run_id, stream), hashlib.sha256(content).hexdigest().encode() + content)
 
 
 def read_state(backend: Backend, run_id: str, stream: str) -> bytes | None:
-    """Where a stream stands; None where it has not begun, or its file is damaged, of which a warning is logged.
+    """Read the state of a stream; None if it has not begun, or its file is damaged, which is logged as a warning.
 
     Raises:
-        StoreError: the file is there and cannot be read: what it holds is not to be done again.
+        StoreError: the file exists but cannot be read; its work must not be repeated.
     """
     name = _file(run_id, stream)
     if not backend.exists(name):
@@ -40,7 +40,7 @@ def read_state(backend: Backend, run_id: str, stream: str) -> bytes | None:
     except OSError as error:
         raise StoreError(f"{backend.url(name)} cannot be read: {error}; nothing was changed, so try again") from error
     if not _is_whole(content):
-        log.warning("%s is damaged: the stream begins anew", backend.url(name))
+        log.warning("%s is damaged: the stream starts over", backend.url(name))
         return None
     return content[_DIGITS:]
 
@@ -51,14 +51,14 @@ def remove_state(backend: Backend, run_id: str, stream: str) -> None:
 
 
 def broken_states(backend: Backend, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
-    """Yield those of some state files that cannot be read or are damaged."""
+    """Yield the state files that cannot be read or are damaged."""
     for name, content in backend.read_all(entry.name for entry in entries):
         if isinstance(content, OSError):
             broken = BrokenFile.refused(name, content)
-            if broken.problem != "missing":  # else its stream was completed meanwhile
+            if broken.problem != "missing":  # otherwise its stream was completed meanwhile
                 yield broken
         elif not _is_whole(content):
-            yield BrokenFile(name, "its digest is not that of its content")
+            yield BrokenFile(name, "its digest does not match its content")
 
 
 def _is_whole(content: bytes) -> bool:

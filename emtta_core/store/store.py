@@ -1,8 +1,8 @@
-"""The store: immutable Parquet files in a folder or an object store, and the one way to write and read their rows.
+"""The store: immutable Parquet files in a folder or an object store, and the only code that writes and reads them.
 
 Layout, rules and columns: `docs/store.md`. An attempt at a cell writes its utterances in shards: first the steps, then
-the hypotheses, then the scores. An utterance is *done* when its row of hypotheses is in error, or when its row of
-scores is there as well; a writer killed between the two has lost that shard and no more.
+the hypotheses, then the scores. An utterance is *done* when its hypothesis row is in error, or when its score row
+exists too; a writer killed between the two loses only that shard.
 """
 
 import json
@@ -46,17 +46,17 @@ COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""
 
 _REMEDY = "Try again, or use the release that wrote it"
-"""What to do about a file that is there and cannot be read."""
+"""What to do about a file that exists but cannot be read."""
 
 Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
 class DoneUtterance:
-    """The rows that count of an utterance that is done."""
+    """The rows that count for a finished utterance."""
 
     hypothesis: HypothesisRow
-    score: ScoreRow | None  # none where the hypothesis is in error
+    score: ScoreRow | None  # None if the hypothesis is in error
 
     @property
     def error(self) -> str | None:
@@ -65,18 +65,18 @@ class DoneUtterance:
 
 
 class Store:
-    """A store of results and prepared audio, whose files lie in `backend`; open one with `Store.open`."""
+    """A store of results and prepared audio, with its files in `backend`; open one with `Store.open`."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     @property
     def location(self) -> str:
-        """The store as a user names it: it opens the same store in another process."""
+        """The store as the user names it; opens the same store in another process."""
         return self.backend.location
 
     def command(self, *words: str) -> str:
-        """An `emtta` command on this store, as a shell takes it."""
+        """An `emtta` command on this store, quoted for a shell."""
         return shlex.join(["emtta", *words, "--store", self.location])
 
     @classmethod
@@ -85,44 +85,44 @@ class Store:
 
         Args:
             location: a folder, or `s3://BUCKET/PREFIX`.
-            create: make it where it is missing, check that it can be written, tidy up after killed writers.
+            create: create it if missing, check that it is writable, and clean up after killed writers.
 
         Raises:
-            StoreError: when there is none, or it cannot be made, written or read, or its path has an `=` or a
-                backslash in it.
+            StoreError: there is no store, it cannot be created, written or read, or its path contains an `=` or a
+                backslash.
         """
         backend = open_backend(location)
         if create:
             backend.make()
         elif not backend.is_there():
             command = shlex.join(["emtta", "run", "SUITE", "--store", backend.location])
-            raise StoreError(f"there is no store at {backend.location}; `{command}` makes one")
+            raise StoreError(f"there is no store at {backend.location}; `{command}` creates one")
         return cls(backend)
 
     @classmethod
     def find(cls, location: str | Path) -> Self | None:
-        """The store at `location`, or None where there is none; errors are those of `open`."""
+        """The store at `location`, or None if there is none; raises the same errors as `open`."""
         backend = open_backend(location)
         return cls(backend) if backend.is_there() else None
 
     # Runs and plans
 
     def runs(self) -> Mapping[str, RunRow]:
-        """The runs whose record can be read, by run id, the newest first."""
+        """The runs whose record can be read, by run id, newest first."""
         files = read_each(self.backend, self._files(TABLES["runs"]), RunRow)
         found = {run_of(name): rows[0] for name, rows in skip_broken(self.backend, files)}
         return dict(sorted(found.items(), key=lambda item: (item[1].created_at, item[0]), reverse=True))
 
     def run(self, run_id: str) -> RunRow:
-        """The record of a run; UsageError when there is no such run, StoreError when it is broken."""
+        """The record of a run; raises UsageError if there is no such run, StoreError if the record is broken."""
         return self._of_run("runs", run_id, RunRow)[0]
 
     def find_run(self, run_id: str) -> RunRow | None:
-        """The record of a run, or None where there is none; StoreError when it cannot be read."""
+        """The record of a run, or None if there is none; raises StoreError if it cannot be read."""
         return self.run(run_id) if self.backend.exists(_run_file("runs", run_id)) else None
 
     def plan(self, run_id: str) -> tuple[PlanRow, ...]:
-        """The planned cells of a run, in order; UsageError when there is no such run, StoreError when it is broken."""
+        """The planned cells of a run, in order; raises UsageError if there is no such run, StoreError if broken."""
         rows = self._of_run("plans", run_id, PlanRow)
         return tuple(sorted(rows, key=lambda row: row.position))
 
@@ -132,22 +132,22 @@ class Store:
         write_rows(self.backend, _run_file("plans", run_id), numbered, TABLES["plans"].schema, replace=True)
 
     def write_run(self, run_id: str, row: RunRow) -> None:
-        """Write the record of a run; from then on it is one of `runs`."""
+        """Write the record of a run, which adds it to `runs`."""
         write_rows(self.backend, _run_file("runs", run_id), [row], TABLES["runs"].schema, replace=True)
 
     def write_statistics(self, run_id: str, scorer: str, rows: Sequence[StatisticsRow]) -> None:
-        """Write the statistics of a run by a scorer, in place of those that are there."""
+        """Write the statistics of a run by a scorer, replacing existing ones."""
         check_name("run id", run_id)
         name = f"statistics/run_id={run_id}/{digest(scorer)}.parquet"
         write_rows(self.backend, name, rows, TABLES["statistics"].schema, replace=True)
 
     def run_log(self, run_id: str) -> AbstractContextManager[Path]:
-        """A file of this machine to which the log of a run is to be appended; see `Backend.appending`."""
+        """A local file to which to append the log of a run; see `Backend.appending`."""
         check_name("run id", run_id)
         return self.backend.appending(f"logs/{run_id}.log")
 
     def write_beside_log(self, run_id: str, ending: Literal["html", "results.json"], text: str) -> str:
-        """Write a text on a run to `logs/<run>.<ending>`, unless just this is there, and return where it lies."""
+        """Write a text about a run to `logs/<run>.<ending>` unless it is unchanged, and return its location."""
         check_name("run id", run_id)
         name, content = f"logs/{run_id}.{ending}", text.encode()
         with suppress(OSError):
@@ -159,7 +159,7 @@ class Store:
     # Cells
 
     def begin_attempt(self, key: CellKey) -> int:
-        """The number of a new attempt at a cell, from 1; no other process or thread is given the same."""
+        """Reserve the number of a new attempt at a cell, from 1, unique across processes and threads."""
         tables = [f"{table}/{key.folder}" for table in PACK_OF]
         packs = [f"{pack.folder}/run_id={key.run_id}" for pack in PACKS.values()]
         attempts = [attempt_of(entry.name) for folder in (*tables, *packs) for entry in self.backend.list(folder)]
@@ -173,7 +173,7 @@ class Store:
         self._write_shard("steps", key, attempt, shard, rows)
 
     def write_windows(self, key: CellKey, attempt: int, shard: int, rows: Sequence[WindowRow]) -> None:
-        """Write a shard's windows, where it has some; before its three files."""
+        """Write a shard's windows, if it has any, before its three files."""
         self._write_shard("windows", key, attempt, shard, rows)
 
     def write_hypotheses(self, key: CellKey, attempt: int, shard: int, rows: Sequence[HypothesisRow]) -> None:
@@ -185,13 +185,13 @@ class Store:
         self._write_shard("scores", key, attempt, shard, rows)
 
     def write_rescores(self, run_id: str, scoring: int, shard: int, rows: Sequence[RescoreRow]) -> str:
-        """Write scores that were made anew, the `scoring`th time, and return the file."""
+        """Write the scores of rescoring number `scoring`, and return the file."""
         name = f"{_rescores_folder(run_id)}/{scoring:03d}-{shard:05d}.parquet"
         write_rows(self.backend, name, rows, TABLES["rescores"].schema)
         return name
 
     def rescorings(self, run_id: str) -> int:
-        """How often a run has been scored anew."""
+        """How often a run has been rescored."""
         names = self._files(TABLES["rescores"], _rescores_folder(run_id))
         return max((attempt_of(name) for name in names), default=0)
 
@@ -204,25 +204,25 @@ class Store:
         self.backend.write(f"logs/{key.folder}/{attempt:03d}.log", text)
 
     def cells(self, key: CellKey) -> tuple[CellRow, ...]:
-        """The records of a cell's attempts, the first attempt first."""
+        """The records of a cell's attempts, in order."""
         return tuple(sorted(self._rows("cells", key, CellRow), key=lambda row: row.attempt))
 
     def done(self, key: CellKey, cell_id: str) -> dict[str, DoneUtterance]:
-        """The rows that count of each utterance that is done, in error or not, by utterance id.
+        """The rows that count for each finished utterance, in error or not, by utterance id.
 
-        Of several rows the newest without an error counts, else the newest; a reused one is older than the cell's own.
-        Rows of another `cell_id` do not count, nor rows without scores, nor those of a file that is damaged, of which a
-        warning is logged.
+        Among several rows, the newest without an error counts, otherwise the newest; reused rows are older than the
+        cell's own. Rows of another `cell_id`, rows without scores, and rows of damaged files (which are logged as
+        warnings) do not count.
 
         Raises:
-            StoreError: a file is there and cannot be read: what it holds is not to be done again.
+            StoreError: a file exists but cannot be read; its work must not be repeated.
         """
         found = [*self._reused(key, cell_id), *self._made(key, cell_id)]
         found.sort(key=lambda item: (item[2].error is None, item[1]))
-        return {utterance_id: done for utterance_id, _, done in found}  # the last one of an utterance stays
+        return {utterance_id: done for utterance_id, _, done in found}  # the last one of each utterance wins
 
     def _made(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
-        # The utterances that attempts at a cell have done, each with the attempt.
+        # The utterances finished by attempts at a cell, each with its attempt.
         scores = {
             (row.utterance_id, row.attempt): row
             for row in self._rows("scores", key, ScoreRow)
@@ -247,7 +247,7 @@ class Store:
     # Results that a run reuses
 
     def write_links(self, run_id: str, source_run: str, rows: Sequence[LinkRow]) -> str:
-        """Write which results of `source_run` a run reuses, beside those that it reuses already; return the file."""
+        """Write which results of `source_run` a run reuses, in addition to earlier ones; return the file."""
         folder = f"links/run_id={run_id}/source_run={source_run}"
         numbers = [int(name.rpartition("/")[2].partition(".")[0]) for name in self._files(TABLES["links"], folder)]
         name = f"{folder}/{max(numbers, default=-1) + 1:05d}.parquet"
@@ -255,13 +255,13 @@ class Store:
         return name
 
     def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
-        """The results that a run reuses, each with the run that made it; StoreError as of `done`."""
+        """The results that a run reuses, each with the run that made it; raises StoreError as `done` does."""
         names = self._files(TABLES["links"], f"links/run_id={run_id}")
         files = self._without_lost(read_each(self.backend, names, LinkRow))
         return [(source_of(name), row) for name, rows in files for row in rows]
 
     def reused_runs(self) -> dict[str, set[str]]:
-        """The runs whose results other runs reuse, each with those others."""
+        """The runs whose results other runs reuse, each with those other runs."""
         found: dict[str, set[str]] = {}
         for run_id, makers in sources(self.backend.list("links")).items():
             for maker in makers - {run_id}:
@@ -271,7 +271,7 @@ class Store:
     # Prepared corpora
 
     def write_prepared(self, corpus_id: str, shard: int, rows: Sequence[PreparedRow]) -> None:
-        """Write a shard of a prepared corpus, replacing one that is there."""
+        """Write a shard of a prepared corpus, replacing an existing one."""
         name = f"{_prepared_folder(corpus_id)}/part-{shard:05d}.parquet"
         write_rows(self.backend, name, rows, TABLES["prepared"].schema, replace=True)
 
@@ -285,7 +285,7 @@ class Store:
         errors: int = 0,
         first_error: str | None = None,
     ) -> PreparedCorpus:
-        """Declare a prepared corpus complete; StoreError when one of its shards is missing or broken."""
+        """Mark a prepared corpus as complete; raises StoreError if one of its shards is missing or broken."""
         folder = _prepared_folder(corpus_id)
         counts = {"utterances": utterances, "left_out": left_out, "errors": errors, "first_error": first_error}
         self.backend.write(f"{folder}/{COMPLETE_FILE}", json.dumps({"shards": shards, **counts}).encode())
@@ -295,9 +295,9 @@ class Store:
         return corpus
 
     def prepared(self, corpus_id: str) -> PreparedCorpus | None:
-        """A prepared corpus; None while it is not complete, or where a shard is gone or damaged.
+        """A prepared corpus; None if it is not complete, or a shard is missing or damaged.
 
-        StoreError where a file is there and cannot be read: it is not to be made again in its place.
+        Raises StoreError if a file exists but cannot be read: it must not be replaced.
         """
         folder = _prepared_folder(corpus_id)
         try:
@@ -322,7 +322,7 @@ class Store:
         return None if broken else PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
     def read_prepared(self, corpus: PreparedCorpus) -> Iterator[PreparedRow]:
-        """Yield the rows of a prepared corpus, a shard in memory at a time; StoreError when one is broken."""
+        """Yield the rows of a prepared corpus, one shard in memory at a time; raises StoreError if one is broken."""
         for name in corpus.shards:
             rows = read_rows(self.backend, name, PreparedRow)
             if isinstance(rows, BrokenFile):
@@ -335,11 +335,11 @@ class Store:
         return [entry.name for entry in self.backend.list(folder or table.name) if table.holds(entry.name)]
 
     def _without_lost(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
-        # Skip the files whose rows are lost, with a warning; StoreError on one whose rows may come back.
+        # Skip files whose rows are lost, with a warning; raise StoreError for one whose rows may come back.
         found = list(found)
         for _, rows in found:
             if isinstance(rows, BrokenFile) and rows.may_come_back:
-                remedy = f"Nothing was changed. {_REMEDY}, and begin again: what is done is kept"
+                remedy = f"Nothing was changed. {_REMEDY}, and start again: finished work is kept"
                 raise_unreadable(self.backend, rows, remedy)
         yield from skip_broken(self.backend, found)
 
@@ -349,7 +349,7 @@ class Store:
         raise_unreadable(self.backend, file, remedy)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
-        # The rows of a cell, those of files that vanish into a pack meanwhile included.
+        # The rows of a cell, including those of files that move into a pack meanwhile.
         files: Sequence[Entry] | None = None
         while files != (files := cell_files(self.backend, table, key.run_id, key.folder)):
             packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
@@ -371,7 +371,7 @@ class Store:
         if isinstance(rows, BrokenFile):
             if not self.backend.exists(name) and not self.backend.exists(record):
                 raise unknown("run", run_id, list(self.runs()))
-            again = f"delete {self.backend.url(record)} and run the suite again, which keeps what is done"
+            again = f"delete {self.backend.url(record)} and run the suite again, which keeps finished work"
             raise_unreadable(self.backend, rows, f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}")
         return rows
 

@@ -1,8 +1,8 @@
-"""The tables of the store: where their files lie, and the Parquet schema that follows from the record of a row.
+"""The tables of the store: the paths of their files, and the Parquet schema derived from the record of a row.
 
 A field's type gives its column's type (`str | None` may be null, `str` may not), and the text in its `Annotated` is the
-column's documentation, which is written into every file. The hive keys (`run_id`, `domain`, `method`, `seed`) stand in
-a file's path and not in its columns.
+column's documentation, which is written into every file. The hive keys (`run_id`, `domain`, `method`, `seed`) are part
+of a file's path, not of its columns.
 """
 
 import json
@@ -39,7 +39,7 @@ from emtta_core.store.schema import (
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """Where a cell's rows lie; UsageError when a part of it is no name (`emtta_core.names`)."""
+    """The key of a cell's rows; raises UsageError if a part is not a valid name (`emtta_core.names`)."""
 
     run_id: str
     domain: str
@@ -52,48 +52,49 @@ class CellKey:
 
     @property
     def folder(self) -> str:
-        """The cell's folder below a table's."""
+        """The cell's folder within a table's folder."""
         return f"run_id={self.run_id}/domain={self.domain}/method={self.method}/seed={seed_name(self.seed)}"
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCorpus:
-    """A corpus whose every shard is there."""
+    """A prepared corpus with all its shards."""
 
     corpus_id: str  # its identity
-    utterances: int  # how many rows it has, those in error included
+    utterances: int  # number of rows, including those in error
     shards: tuple[str, ...]  # its files, in order
-    left_out: int = 0  # how many utterances were too long for it
-    errors: int = 0  # how many rows are in error
-    first_error: str | None = None  # id and reason of the first of them; None where there is none
+    left_out: int = 0  # number of utterances left out as too long
+    errors: int = 0  # number of rows in error
+    first_error: str | None = None  # id and reason of the first of them; None if there is none
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the store."""
 
-    name: str  # the table and its folder
-    row: type[Any]  # the record that a row is
+    name: str  # the name of the table and of its folder
+    row: type[Any]  # the record class of a row
     keys: tuple[str, ...]  # the hive keys in the path, outermost first
-    layout: str  # where its files lie, below the store
-    rows: tuple[int, int | None] = (0, None)  # the fewest and the most rows that a file has; None: any number
+    layout: str  # the path of its files within the store
+    rows: tuple[int, int | None] = (0, None)  # the minimum and maximum number of rows of a file; None: any number
 
     @property
     def schema(self) -> pa.Schema:
-        """The Parquet schema, with a line of documentation a column and the schema's version."""
+        """The Parquet schema, with a line of documentation per column and the schema's version."""
         return _schema(self)
 
     def holds(self, name: str) -> bool:
-        """Whether the file `name` of the store lies where the table's files do."""
+        """Whether `name` is the path of a file of the table."""
         return fits(name, self.layout)
 
 
 def fits(name: str, layout: str) -> bool:
-    """Whether the path of a file is of a layout.
+    """Whether the path of a file fits a layout.
 
-    In it, `…` and `<corpus_id>` stand for names, `<seed>` and `<number>` for digits, `<digest>` for hexadecimal ones.
+    In a layout, `…` and `<corpus_id>` stand for names, `<seed>` and `<number>` for decimal digits, and `<digest>` for
+    hexadecimal digits.
 
-    A path that is not would give DuckDB other columns than those of the table's other files, and break them all.
+    A path that does not fit would give DuckDB different columns from the table's other files, and break all queries.
     """
     return _pattern(layout).fullmatch(name) is not None
 
@@ -130,7 +131,7 @@ TABLES: Mapping[str, Table] = types.MappingProxyType(
 """Every table of the store, by name."""
 
 REUSED = frozenset({"hypotheses", "steps", "windows", "scores"})
-"""The tables whose rows another run can reuse."""
+"""The tables whose rows other runs can reuse."""
 
 
 def documented(row: type[Any]) -> tuple[tuple[str, Any, str], ...]:
@@ -153,7 +154,7 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def _features(columns: pa.Schema) -> dict[str, Any]:
-    # As the `datasets` library reads them from a file's metadata.
+    # The features, as the `datasets` library reads them from a file's metadata.
     features: dict[str, Any] = {
         field.name: {"dtype": str(field.type).replace("double", "float64"), "_type": "Value"} for field in columns
     }
@@ -170,7 +171,7 @@ def _arrow_fields(row: type[Any]) -> list[pa.Field]:
 
 
 def _optional(kind: Any) -> tuple[bool, Any]:
-    # Whether a type allows None, and the type without it.
+    # Whether a type allows None, and the type without None.
     if isinstance(kind, types.UnionType):
         (inner,) = (item for item in typing.get_args(kind) if item is not types.NoneType)
         return True, inner
@@ -178,7 +179,7 @@ def _optional(kind: Any) -> tuple[bool, Any]:
 
 
 def _arrow_type(kind: Any) -> pa.DataType:
-    # Of a scalar, a `tuple[item, ...]`, or a nested record.
+    # The Arrow type of a scalar, a `tuple[item, ...]`, or a nested record.
     scalars = {
         str: pa.string(),
         bool: pa.bool_(),
@@ -194,5 +195,5 @@ def _arrow_type(kind: Any) -> pa.DataType:
         return pa.list_(pa.field("element", _arrow_type(inner), nullable=nullable))
     if is_dataclass(kind):
         inside = _arrow_fields(typing.cast("type[Any]", kind))
-        return pa.struct([field.with_nullable(True) for field in inside])  # `datasets` knows audio in this form alone
+        return pa.struct([field.with_nullable(True) for field in inside])  # `datasets` accepts audio only in this form
     raise TypeError(f"no column can hold {kind!r}")

@@ -1,4 +1,4 @@
-"""The views `raw.<table>` over all readable files, and the stack on them."""
+"""The views `raw.<table>` over all readable files, and the stack of views on them."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -24,10 +24,10 @@ _SEED = "try_cast(seed AS BIGINT) AS seed"
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, backend: Backend) -> None:
-    """Create the stack of `sql/views` on a new connection that has the functions, over raw views without a row.
+    """Create the stack of `sql/views` on a new connection that has the functions, over empty raw views.
 
-    To bind these views takes DuckDB a tenth of a second, and a run opens several catalogues. So they are bound once,
-    into a database file in the user's cache, and copied from there in some milliseconds.
+    Binding these views takes DuckDB a tenth of a second, and a run opens several catalogues. So they are bound once, in
+    a database file in the user's cache, and copied from there within milliseconds.
     """
     file = _bound_views()
     for there in (True, False):
@@ -41,7 +41,7 @@ def create_views(connection: duckdb.DuckDBPyConnection, backend: Backend) -> Non
 
 @cache
 def _digest_of_views() -> str:
-    # The raw views count by their columns alone, for they are replaced by those of a snapshot.
+    # Only the columns of the raw views matter, as a snapshot's views replace them.
     kinds: list[Table | Pack] = [*TABLES.values(), *PACKS.values()]
     columns = [str(kind.schema.remove_metadata()) for kind in kinds]
     return digest([duckdb.__version__, columns, [[view.name, view.sql] for view in views().values()]])
@@ -81,23 +81,23 @@ def _create_stack(connection: duckdb.DuckDBPyConnection, backend: Backend) -> No
 def create_raw_views(
     connection: duckdb.DuckDBPyConnection, backend: Backend, snapshot: Snapshot, *, named: bool = False
 ) -> None:
-    """Create the views over the files of a snapshot, in place of those that are there.
+    """Create the views over the files of a snapshot, replacing existing ones.
 
     Args:
-        connection: where.
-        backend: the store's.
+        connection: the connection.
+        backend: the store's backend.
         snapshot: the files.
-        named: whether the views themselves name the files, to be read by another process; by default variables of the
-            connection do.
+        named: whether the views themselves name the files, so that other processes can read them; by default,
+            variables of the connection do.
 
     Raises:
-        duckdb.Error: when a file cannot be read.
+        duckdb.Error: a file cannot be read.
     """
     for schema in ("raw", "open", "settled"):
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
 
     def rows(name: str, kind: Table | Pack, entries: Sequence[Entry]) -> Sequence[str]:
-        # The SELECT of some files, if there are any; a variable keeps their names, and the view short.
+        # The SELECT of some files, if there are any; a variable holds their names, which keeps the view short.
         if not entries:
             return []
         paths = [_escaped(backend.url(entry.name)) for entry in entries]
@@ -109,7 +109,7 @@ def create_raw_views(
     def view(name: str, selects: Sequence[str]) -> None:
         connection.execute(f"CREATE OR REPLACE VIEW {name} AS {' UNION ALL BY NAME '.join(selects)}")
 
-    # A run is open while utterances of it lie outside its pack, which then does not tell any more which rows count.
+    # A run is open while some of its utterances are outside its pack, which then no longer decides which rows count.
     links = [_empty_select(connection, LINKS), *rows("links", LINKS, snapshot.loose.get("links", ()))]
     view("raw.links", links)
     opened, packs = snapshot.open_runs, snapshot.packs[UTTERANCES.name]
@@ -136,16 +136,16 @@ def create_raw_views(
 
 
 def materialize_rows(connection: duckdb.DuckDBPyConnection, changed: Collection[str] = tuple(TABLES)) -> None:
-    """Read all rows that the views are made from into memory, and the figures made from them.
+    """Load all rows behind the views, and the figures computed from them, into memory.
 
-    Later questions read no file.
+    Later queries read no file.
 
     Args:
-        connection: which has the views over the files.
-        changed: the tables that are read; the rows of the others are in memory.
+        connection: a connection that has the views over the files.
+        changed: the tables to read; the rows of the others are already in memory.
 
     Raises:
-        duckdb.Error: when a file cannot be read; the views are then as before.
+        duckdb.Error: a file cannot be read; the views are then unchanged.
     """
     connection.execute("CREATE SCHEMA IF NOT EXISTS held")
     names = {f"{_schema_of(table)}.{table}": table in changed for table in TABLES if table != "prepared"}
@@ -163,17 +163,17 @@ def materialize_rows(connection: duckdb.DuckDBPyConnection, changed: Collection[
 
 _FIGURES = ("planned", "attempts", "cells", "domains", "groups", "revisions")
 _OF_STATISTICS = ("statistics", "method_pairs", "best")
-"""Views of few rows on which others are built, in the order of the stack; as tables they are computed once."""
+"""Views with few rows on which others are built, in stack order; as tables, they are computed only once."""
 
 
 def _schema_of(table: str) -> str:
-    # The schema with the rows of a table that no pack of the kind `utterances` has.
+    # The schema with the rows of a table that are in no pack of the kind `utterances`.
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
 
 
 def _reused_select(table: Table, own: Sequence[str]) -> str:
-    # The SELECT of the rows that are reused, named after the cells that reuse them, from all rows; what a corpus says
-    # of an utterance may have changed since its result was made.
+    # The SELECT of reused rows, under the cells that reuse them, from all rows; the corpus's metadata for an utterance
+    # may have changed since its result was made.
     keys = "run_id, domain, method, cell_id, attempt"
     now = " REPLACE (links.metadata AS metadata)" if "metadata" in table.schema.names else ""
     return f"""
@@ -189,7 +189,7 @@ def _reused_select(table: Table, own: Sequence[str]) -> str:
 
 
 def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
-    """Yield what is wrong with files, of which every column is read but the audio, as DuckDB reads it."""
+    """Yield the files that DuckDB cannot read, trying every column except audio."""
     broken = tuple(check_footers(backend, tuple(snapshot.entries)))
     yield from broken
     left = snapshot.without({file.name for file in broken})
@@ -209,20 +209,20 @@ def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
 
 
 def describe_broken(backend: Backend, broken: Sequence[BrokenFile], named: int = 3) -> Iterator[str]:
-    """Yield what is wrong with some files, a line a reason, which names at most `named` of its files."""
+    """Yield what is wrong with some files, one line per reason, each naming at most `named` files."""
     for reason in dict.fromkeys(file.reason for file in broken):
         files = [backend.url(file.name) for file in broken if file.reason == reason]
         more = f" and {len(files) - named} more" if len(files) > named else ""
-        yield escaped(f"{', '.join(files[:named])}{more}: {reason}")  # no log takes a name that is no text
+        yield escaped(f"{', '.join(files[:named])}{more}: {reason}")  # logs cannot hold undecodable names
 
 
 def path_literal(path: str) -> str:
-    """`path`, its own characters taken as they are, as an SQL text."""
+    """`path` as an SQL string literal, with glob characters escaped."""
     return sql_text(_escaped(path))
 
 
 def sql_text(value: str) -> str:
-    """`value` as an SQL text."""
+    """`value` as an SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -234,7 +234,7 @@ _EMPTY_SELECTS: dict[Table | Pack, str] = {}
 
 
 def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> str:
-    # A SELECT of no row, with all columns of a table, so that its view is there without any file.
+    # A SELECT of no rows with all columns of a table, so that its view exists without any file.
     if kind not in _EMPTY_SELECTS:
         empty = connection.from_arrow(kind.schema.empty_table())
         keys = ("run_id",) if isinstance(kind, Pack) else kind.keys or ("corpus_id",)
@@ -246,9 +246,9 @@ def _empty_select(connection: duckdb.DuckDBPyConnection, kind: Table | Pack) -> 
 
 
 def files_select(kind: Table | Pack, files: str) -> str:
-    """The SELECT of some files; the columns of the path are text, whatever they look like, but for the seed."""
+    """The SELECT of some files; columns from the path are text, whatever they look like, except the seed."""
     if isinstance(kind, Pack) or kind.keys:
-        # A path says `none` where there is no seed.
+        # A path has `none` if there is no seed.
         columns = "*" if isinstance(kind, Pack) or "seed" not in kind.keys else f"* REPLACE ({_SEED})"
         return f"SELECT {columns} FROM read_parquet({files}, hive_partitioning = true, hive_types_autocast = false)"
     corpus = r"regexp_extract(filename, '([^/\\]+)[/\\][^/\\]+$', 1) AS corpus_id"

@@ -1,1 +1,1 @@
-"""The `emtta` command: a verb is a function of one of these files, as `main` lists them; no logic of its own."""
+"""The `emtta` command: each verb is a function in one of these files, listed in `main`, without logic of its own."""

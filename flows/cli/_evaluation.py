@@ -1,4 +1,4 @@
-"""What `emtta run` and `emtta rerun` have in common: plan, say what will be done, execute it, and show the results."""
+"""The common parts of `emtta run` and `emtta rerun`: plan, show what will be done, execute it, and show the results."""
 
 import signal
 from collections.abc import Collection, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emtta_core.suite import Suite
 
 REASONS_NAMED, CELLS_NAMED = 10, 6
-"""How many reasons are given at the end why cells are not complete, and how many cells are named of each."""
+"""The most reasons for incomplete cells given at the end, and the most cells named for each."""
 
 
 def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
@@ -32,9 +32,9 @@ def check_devices(suite: "Suite", devices: str | None, runner: str) -> None:
 
 
 def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry_run: bool) -> "tuple[Run, Expected]":
-    """Plan the run of a suite, and say what is worth knowing before it begins; nothing is recorded.
+    """Plan the run of a suite, and show its remarks; nothing is recorded.
 
-    A dry run fetches no model; where it is not on this machine, no cell counts as done.
+    A dry run does not fetch a model; if the model is not on this machine, no cell counts as done.
     """
     from emtta_core.pipeline.models import check_path, digest_of, model_to_fetch
     from emtta_core.pipeline.reuse import expected
@@ -44,7 +44,7 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
     if offer is not None:
         say(offer.message())
     if offer is not None and dry_run:
-        say("a dry run does not fetch it: which cells are done, and the run's id, are known only with its weights")
+        say("a dry run does not fetch it; which cells are done, and the run's id, are known only with its weights")
         run, store = plan_run(suite, "not fetched", run_id or suite.name), None
     else:
         digest = digest_of(suite.model)
@@ -58,25 +58,25 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
 
 
 def with_streams(run: "Run", chosen: "Collection[Cell]") -> "set[Cell]":
-    """The chosen cells of a run, and the others of their streams through several domains, which are named."""
+    """The chosen cells of a run, and the other cells of their multi-domain streams, which are reported."""
     from emtta_core.pipeline.selection import with_whole_streams
 
     wanted = with_whole_streams(run.suite, run.cells, chosen)
     further = [cell.name for cell in run.cells if cell in wanted and cell not in chosen]
     if further:
         more = f" and {len(further) - CELLS_NAMED} more" if len(further) > CELLS_NAMED else ""
-        say(f"a stream is done as a whole, so these are done too: {', '.join(further[:CELLS_NAMED])}{more}")
+        say(f"a stream runs as a whole, so these cells run too: {', '.join(further[:CELLS_NAMED])}{more}")
     return wanted
 
 
 def check_measures_anew(run: "Run", store: "Store") -> None:
-    """Refuse to measure everything anew in a recorded run that was begun to reuse results."""
+    """Refuse --no-reuse for a recorded run that was begun without it."""
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.run import load_run
 
     if load_run(store, run.run_id).suite.runtime.reuse:
         raise UsageError(
-            f"run {run.run_id} was begun without --no-reuse; to measure everything anew beside it, add a --run-id"
+            f"run {run.run_id} was begun without --no-reuse; to measure everything again in a new run, add a --run-id"
         )
 
 
@@ -88,7 +88,7 @@ def show_dry_run(
     todo: "Sequence[CellState]",
     redo: "Redo" = "missing",
 ) -> None:
-    """Show what would be done of the wanted cells, what would be reused, and how long it would take."""
+    """Show what would be done for the selected cells, what would be reused, and how long it would take."""
     states = [state for state in expected.states if state.cell in wanted]
     show_todo(run.run_id, states, todo, redo)
     reused = sum(state.reused for state in states)
@@ -98,14 +98,14 @@ def show_dry_run(
         say(f"{reused} of them are results of other runs{named}")
     same = len(todo) - len({state.cell.cell_id for state in todo})
     if same and redo == "missing" and run.suite.runtime.reuse:
-        say(f"{same} of the cells are the same work as others of this run, whose results they take over")
+        say(f"{same} of the cells are the same work as others of this run, and reuse their results")
     if expected.may_grow:
-        say("utterances that other runs have done are reused where their audio is the same; known once it is prepared")
+        say("results of other runs for utterances with the same audio are reused; this is known once it is prepared")
     _say_estimate(store, run, todo, redo)
 
 
 def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: "Redo") -> None:
-    """Show what is to be done of cells in these states, `todo` of which have something to do, and what is reused."""
+    """Show the work for cells in these states, of which `todo` have something to do, and what is reused."""
     from rich.table import Table
 
     unavailable = [state for state in todo if not state.cell.available]
@@ -114,10 +114,10 @@ def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSt
     say(f"run {run_id}: would do {len(todo)} of {len(states)} cells, {count} utterances; the rest is complete")
     kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
     if kept:
-        say(f"it would reuse {kept} utterances that are done, and the audio that is prepared")
+        say(f"it would reuse {kept} finished utterances and prepared audio")
     if unavailable:
         names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
-        say(f"{len(unavailable)} cells cannot be done, for the audio of their domain is not available: {names}")
+        say(f"{len(unavailable)} cells cannot be done, as the audio of their domain is not available: {names}")
     several = any(state.cell.seeds > 1 for state in todo)
     table = Table("domain", "group", "methods", f"utterances per method{' and seed' if several else ''}")
     for domain in dict.fromkeys(state.cell.domain for state in todo):
@@ -146,15 +146,15 @@ def _say_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]"
     found = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
     if found.paces:
         runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in found.paces.values()}))
-        say(f"adaptation: about {clock(found.seconds)} of one worker, at the pace of {runs}")
+        say(f"adaptation: about {clock(found.seconds)} with one worker, at the pace of {runs}")
     if found.unknown:
-        say(f"no earlier run tells how long {', '.join(found.unknown)} will take; one with --limit 20 would")
+        say(f"no earlier run shows how long {', '.join(found.unknown)} will take; one with --limit 20 would")
 
 
 def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters: Any) -> None:
-    """Run the flow `evaluate`, and show how it goes.
+    """Run the flow `evaluate`, and show its progress.
 
-    A server of Prefect's that is lost on the way costs its own records: cells go on without it.
+    If the Prefect server is lost meanwhile, only its records are lost: cells continue without it.
     """
     import httpx
 
@@ -169,28 +169,28 @@ def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters
         try:
             flow_run = evaluate(run_id, store.location, chosen, return_state=True, **parameters)
         except httpx.TransportError as error:
-            say(f"Prefect's server no longer answers ({error}) and has no record of how this ended; the store has")
+            say(f"Prefect's server no longer answers ({error}) and has no record of the outcome; the store has it")
             return
         if flow_run.is_cancelled() or not flow_run.is_final():
             say(
                 f"this flow run was cancelled in Prefect, where it is {flow_run.name}; that does not stop this command "
-                "(Ctrl-C does), and what is finished is kept"
+                "(Ctrl-C does), and finished work is kept"
             )
             return
         ended = flow_run.result(raise_on_failure=False)
-    if isinstance(ended, BaseException):  # not what a cell met, of which the store knows, but what stopped the flow
+    if isinstance(ended, BaseException):  # an error that stopped the flow, not one of a cell, which the store records
         raise ended
 
 
 def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
-    """Show what was found, and what to type next."""
+    """Show the results, and the next command."""
     from emtta_core.pipeline.events import channel
     from emtta_core.pipeline.selection import resume_command
     from emtta_core.pipeline.state import cell_states
     from emtta_core.store.catalogue import Catalogue
     from emtta_core.store.describe import notices_of
 
-    # 1) What was found, and what a reader must know about it.
+    # 1) The results, and the notices that belong to them.
     with Catalogue(store, runs=[run.run_id]) as catalogue:
         catalogue.cache_rows()
         states = cell_states(store, run.run_id, catalogue)
@@ -202,13 +202,13 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
     if cut:
         say(
             f"hypotheses cut at the token limit (tokens_per_second of the suite's model): {cut}; "
-            f"listed by: {_report(store, run, 'flags')}"
+            f"list them with: {_report(store, run, 'flags')}"
         )
     say(f"store: {store.location}")
     # 2) What was left out of the figures.
     in_error = sum(state.in_error for state in states if state.cell in wanted)
     if in_error:
-        say(f"utterances in error: {in_error}, excluded from every WER; listed by: {_report(store, run, 'failures')}")
+        say(f"utterances in error: {in_error}, excluded from every WER; see: {_report(store, run, 'failures')}")
     # 3) What is missing, why, and the command that finishes it.
     incomplete = [state for state in states if not state.complete]
     left = [state for state in incomplete if state.cell in wanted]

@@ -1,4 +1,4 @@
-"""The log of a run: a file in the store that takes what Prefect and the libraries say, so that the screen need not."""
+"""The log of a run: a file in the store for the messages of Prefect and the libraries, instead of the screen."""
 
 import atexit
 import importlib
@@ -12,7 +12,7 @@ from pathlib import Path
 _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # a first start takes some 20 s of a core, or its turn
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # a first start takes some 20 s of CPU time, or waits
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_CLI_PROMPT": "false",
@@ -22,7 +22,7 @@ _files: list[Path] = []
 
 
 def settle_environment() -> None:
-    """Set what Prefect reads when it is imported, where the user has not set it."""
+    """Set the variables that Prefect reads on import, unless the user has set them."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
@@ -31,23 +31,23 @@ def settle_environment() -> None:
 
 @contextmanager
 def logging_to(path: Path) -> Iterator[None]:
-    """Send all log records of this process to the file `path`, and none to the screen, inside the `with` block."""
+    """Send all log records of this process to the file `path` instead of the screen, inside the `with` block."""
     from huggingface_hub.utils import disable_progress_bars
 
     from flows.artifacts import Formatter
 
     settle_environment()
     root = logging.getLogger()
-    importlib.import_module("prefect.main")  # puts its own handlers there
-    disable_progress_bars()  # of what the flow fetches; they would tear its own picture apart
+    importlib.import_module("prefect.main")  # installs its own handlers
+    disable_progress_bars()  # those of downloads would disrupt the live display
     before, level = root.handlers, root.level
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(Formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    own = logging.getLogger("prefect._internal")  # has a handler of its own, to the screen
+    own = logging.getLogger("prefect._internal")  # has its own handler, which writes to the screen
     own_before, own.handlers = own.handlers, [handler]
-    complain, logging.raiseExceptions = logging.raiseExceptions, False  # of records that a lost server does not take
+    complain, logging.raiseExceptions = logging.raiseExceptions, False  # for records that a lost server does not take
     logging.captureWarnings(True)
     for name in ("httpx", "httpcore", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -61,9 +61,9 @@ def logging_to(path: Path) -> Iterator[None]:
         root.handlers = before
         root.setLevel(level)
         handler.close()
-        atexit.register(own.setLevel, logging.CRITICAL)  # else it tells what a lost server did not take
+        atexit.register(own.setLevel, logging.CRITICAL)  # otherwise it reports what a lost server did not take
 
 
 def current() -> Path | None:
-    """The file that takes the log, if there is one and it is still on this machine."""
+    """The current log file, if there is one and it is still on this machine."""
     return _files[-1] if _files and _files[-1].exists() else None

@@ -31,13 +31,13 @@ SnrConventionOption = Annotated[
     Literal["exact", "msnsd-old"] | None,
     typer.Option(
         "--snr-convention",
-        help="What 10 dB means: 10 dB, or the 5 dB of MS-SNSD's old mixer (a run of its own). Default: the suite's.",
+        help="What 10 dB means: 10 dB, or the 5 dB of MS-SNSD's old mixer (a separate run). Default: the suite's.",
     ),
 ]
 
 AllowAbsoluteOption = Annotated[
     bool,
-    typer.Option("--allow-absolute", help="Let corpora of the kind folder read files outside of their folders."),
+    typer.Option("--allow-absolute", help="Let corpora of the kind folder read files outside their folders."),
 ]
 
 StoreOption = Annotated[
@@ -54,17 +54,17 @@ DevicesOption = Annotated[
 
 IsolationOption = Annotated[
     Literal["process", "none"] | None,
-    typer.Option("--isolation", help="Cells in processes of their own, or all in this. Default: as the suite says."),
+    typer.Option("--isolation", help="Cells in separate processes, or all in this one. Default: as the suite says."),
 ]
 
 RunnerOption = Annotated[
-    Runner, typer.Option("--runner", help="This machine, or the machines of a Ray cluster, which must see the store.")
+    Runner, typer.Option("--runner", help="This machine, or a Ray cluster whose machines can all reach the store.")
 ]
 
 RayAddressOption = Annotated[
     str | None,
     typer.Option(
-        "--ray-address", metavar="HOST:PORT", help="Of the cluster's head. Default: the cluster of this machine."
+        "--ray-address", metavar="HOST:PORT", help="Address of the cluster's head. Default: this machine's cluster."
     ),
 ]
 
@@ -140,7 +140,7 @@ MinEffectOption = Annotated[
     typer.Option(
         "--min-effect",
         metavar="POINTS|SHARE%",
-        help="Ignore changes of at most this many points of WER, or this share of the baseline's, as in 2%.",
+        help="Ignore changes of at most this many points of WER, or this share of the baseline's, such as 2%.",
     ),
 ]
 
@@ -159,13 +159,13 @@ DEFAULT_STORE = "emtta-store"
 
 
 def flowing(docstring: str | None) -> str:
-    """The help of a verb, each paragraph but its examples in one line: a terminal wraps it at its own width."""
+    """The help of a verb, with each paragraph except its examples on one line, so that the terminal can wrap it."""
     paragraphs = cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(part if part.startswith("Example") else part.replace("\n", " ") for part in paragraphs)
 
 
 def use_corpora(folders: list[Path] | None) -> None:
-    """Have published corpora looked for in these folders; UsageError where one is not there."""
+    """Look for published corpora in these folders; raises UsageError if one does not exist."""
     from emtta_core.errors import UsageError
     from emtta_core.input_files import CORPORA
 
@@ -179,7 +179,7 @@ def use_corpora(folders: list[Path] | None) -> None:
 
 
 def limits(timeout: float | None, memory: str | None) -> "Limits":
-    """What a query may take; UsageError where an option is out of range."""
+    """The limits of a query; raises UsageError if an option is out of range."""
     from emtta_core.store.queries import SECONDS, Limits, parse_size
 
     seconds = SECONDS if timeout is None else timeout or None
@@ -187,19 +187,19 @@ def limits(timeout: float | None, memory: str | None) -> "Limits":
 
 
 def names(given: str | None) -> list[str]:
-    """The names in a list with commas; UsageError where one is empty."""
+    """The names in a comma-separated list; raises UsageError if one is empty."""
     from emtta_core.errors import UsageError
 
     found = [name.strip() for name in given.split(",")] if given is not None else []
     if not all(found):
         raise UsageError(
-            f"--columns {given!r} has an empty name; write names with commas, such as --columns method,wer"
+            f"--columns {given!r} has an empty name; separate names with commas, such as --columns method,wer"
         )
     return found
 
 
 def pairs(given: list[str] | None) -> dict[str, str]:
-    """Parameters from `name=value`; UsageError where one is not written so."""
+    """Parameters from `name=value` texts; raises UsageError if one has another form."""
     from emtta_core.errors import UsageError
 
     found = {}

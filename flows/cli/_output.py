@@ -1,4 +1,4 @@
-"""What the command writes and how: results on standard output, everything else on standard error, come what may."""
+"""The command's output: results on standard output, everything else on standard error, even if a stream fails."""
 
 import codecs
 import errno
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
 ESCAPE = "emtta-escape"
-"""The name of the error handler of these streams' encodings."""
+"""The name of the encoding error handler of these streams."""
 
 READER_GONE = frozenset({errno.EPIPE, errno.EIO})
-"""What writing fails with when a pipe has no reader any more, or a terminal was closed."""
+"""The errors of writing to a pipe without a reader or to a closed terminal."""
 
 
 def settle_streams() -> None:
-    """Prepare the standard streams of this process; streams that something else has put in their place are left."""
+    """Prepare the standard streams of this process; streams that something else has replaced are left alone."""
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if name in closed and not _is_open(number):  # else the next file that is opened would be taken for the stream
+        if name in closed and not _is_open(number):  # otherwise the next opened file would become the stream
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name, forgiven in (("stdout", READER_GONE), ("stderr", None)):
         stream = getattr(sys, name)
@@ -52,7 +52,7 @@ def settle_streams() -> None:
 
 
 class _Output(io.FileIO):
-    """A standard stream that forgives some errors, or all; after any error it leads to `/dev/null`."""
+    """A standard stream that ignores some or all errors; after any error it writes to `/dev/null`."""
 
     def __init__(self, number: int, forgiven: frozenset[int] | None) -> None:
         super().__init__(number, "w", closefd=False)
@@ -71,7 +71,7 @@ class _Output(io.FileIO):
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream that can hold every letter."""
+    """A standard stream that can encode every character."""
 
     def __init__(self, like: io.TextIOWrapper, forgiven: frozenset[int] | None) -> None:
         super().__init__(
@@ -83,7 +83,7 @@ class _Stream(io.TextIOWrapper):
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    # Write what an encoding cannot hold as JSON would, so that a JSON text stays one.
+    # Escape what an encoding cannot represent as JSON does, so that JSON stays valid.
     if not isinstance(error, UnicodeEncodeError):
         raise error
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
@@ -102,31 +102,31 @@ def _is_open(number: int) -> bool:
 
 
 COMPLETE, ERROR, USAGE, INCOMPLETE = range(4)
-"""The exit codes of every verb: a usage error is USAGE, work still to do is INCOMPLETE."""
+"""The exit codes of all verbs: USAGE for a usage error, INCOMPLETE if work remains."""
 
 TERMINATED = 128 + signal.SIGTERM
-"""The exit code where work is still to do because SIGTERM asked to stop: what a shell says of a process it ended."""
+"""The exit code if work remains because of SIGTERM: a shell's code for a process ended by that signal."""
 
 UNBOUNDED = 10**9
-"""Characters of a line where standard output is no terminal, which is more than any table has."""
+"""Characters per line if standard output is not a terminal, more than any table needs."""
 
 READABLE = 24
-"""Characters below which no column of words is pressed on a terminal, unless its longest word has fewer."""
+"""The least width of a text column on a terminal, unless its longest word is shorter."""
 
 PROSE = 200
-"""Characters of a line of prose where standard output is no terminal."""
+"""Characters per line of prose if standard output is not a terminal."""
 
 UNKNOWN = "—"
-"""What a table shows for NULL."""
+"""How a table shows NULL."""
 
 WHOLE = frozenset({"run_id", "run or corpus"})
-"""Columns whose values are typed into the next command, and so never broken over lines."""
+"""Columns whose values are used in the next command, and so never wrapped."""
 
 err = Console(highlight=False, stderr=True)
 
 
 class Format(StrEnum):
-    """The format of an answer."""
+    """The format of a result."""
 
     TABLE = "table"
     CSV = "csv"
@@ -145,14 +145,14 @@ ENDINGS = {
     ".txt": Format.TABLE,
     "": Format.TABLE,
 }
-"""The format that the ending of a file's name stands for."""
+"""The format of each file extension."""
 
 
 def format_of(form: Format | None, to: Path | None) -> Format:
-    """The format of an answer: the one asked for, else that of the file's ending, else a table.
+    """The format of a result: the requested one, or that of the file's extension, or a table.
 
     Raises:
-        UsageError: the two contradict each other, or no format has this ending.
+        UsageError: the two contradict each other, or no format has this extension.
     """
     from emtta_core.errors import UsageError
 
@@ -161,8 +161,8 @@ def format_of(form: Format | None, to: Path | None) -> Format:
     ending = to.suffix.lower()
     if ending in (".html", ".htm"):
         raise UsageError(
-            f"--out {to} is the name of a page, and rows are written as {', '.join(Format)}; "
-            "the page on a run is written, with the same --store and --run, by: "
+            f"--out {to} is the name of a page, but rows are written as {', '.join(Format)}; "
+            "to write the page of a run, with the same --store and --run: "
             f"emtta report html --out {shlex.quote(str(to))}"
         )
     known = ENDINGS.get(ending)
@@ -177,41 +177,41 @@ def format_of(form: Format | None, to: Path | None) -> Format:
 
 
 def prose() -> Console:
-    """Standard output as prose wants it: as wide as the terminal, and of a fixed width elsewhere."""
+    """Standard output for prose: as wide as the terminal, or of a fixed width elsewhere."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 
 def say(text: str) -> None:
-    """Write a line for the reader, markup and wrapping left alone, on standard error."""
+    """Write a line to standard error, without markup or wrapping."""
     err.print(escaped(text), markup=False, soft_wrap=True)
 
 
 def say_if_empty(result: "Result", store: "Store") -> None:
-    """Say what makes a run, where an answer has no row because the store has no run."""
+    """If a result has no rows because the store has no runs, suggest the command that makes one."""
     if not result.table.num_rows and not store.backend.list("runs"):
         say(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
 
 
 def put(text: str) -> None:
-    """Write a text on standard output; only a terminal gets it without signs that would act on it."""
+    """Write a text to standard output; on a terminal, with control characters escaped."""
     sys.stdout.write(escaped(text) if sys.stdout.isatty() else text)
 
 
 def put_json(value: object) -> None:
-    """Write a value as JSON on standard output; times are written as ISO 8601 has them."""
+    """Write a value as JSON to standard output, with times in ISO 8601."""
     put(json.dumps(value, ensure_ascii=False, indent=2, default=datetime.isoformat) + "\n")
 
 
 def tabulate(table: Table, console: Console | None = None, *, every_column: bool = False) -> None:
-    """Write a table on standard output, and every value whole.
+    """Write a table to standard output, with every value in full.
 
-    On a terminal, headers and values are wrapped; of the columns, which are in order of importance, each that still
-    fits is shown, and the others are named. Elsewhere a line of the table is a line of the file, however long.
+    On a terminal, headers and values are wrapped; the columns, in order of importance, are shown as long as they fit,
+    and the others are named. Elsewhere, a row of the table is a line of the file, however long.
 
     Args:
-        table: it loses the columns that are hidden.
-        console: takes it; by default the terminal, or the file or pipe in its place.
-        every_column: hide none, as where a reader has chosen them.
+        table: the table, from which hidden columns are removed.
+        console: the console to write to; by default standard output.
+        every_column: hide no column, for example if the user has chosen them.
     """
     if console is None:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
@@ -229,7 +229,7 @@ def tabulate(table: Table, console: Console | None = None, *, every_column: bool
             hidden = _fit(table, console)
     console.print(table)
     if hidden:
-        say(f"columns hidden: {', '.join(hidden)}; a wider terminal, a file or a pipe has room for them")
+        say(f"columns hidden: {', '.join(hidden)}; a wider terminal, a file or a pipe shows them")
 
 
 def _fit(table: Table, console: Console) -> list[str]:
@@ -250,7 +250,7 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _needed(column: Column, console: Console) -> int:
-    # The fewest characters with which a column can be read; numbers and ids are never wrapped.
+    # The least readable width of a column; numbers and ids are never wrapped.
     head, *cells = (Measurement.get(console, console.options, cell) for cell in (column.header, *column.cells))
     if column.no_wrap:
         return max(head.maximum, *(cell.maximum for cell in cells)) if cells else head.maximum
@@ -258,7 +258,7 @@ def _needed(column: Column, console: Console) -> int:
 
 
 def _folded(column: Column, console: Console) -> Text:
-    # A header on several lines, broken behind underscores and slashes where it is wider than its values.
+    # A header on several lines, broken after underscores and slashes if it is wider than its values.
     room = max((Measurement.get(console, console.options, cell).maximum for cell in column.cells), default=0)
     lines = [""]
     for piece in str(column.header).replace("_", "_\n").replace("/", "/\n").split("\n"):
@@ -275,18 +275,18 @@ def show(
     to: Path | None = None,
     columns: Sequence[str] = (),
 ) -> None:
-    """Write an answer on standard output, or into the file `to`, in place of one that is there.
+    """Write a result to standard output, or to the file `to`, replacing an existing one.
 
     Args:
-        result: the answer.
+        result: the result.
         form: its format.
-        title: a line above it, which formats for programs go without.
+        title: a line above it, omitted in formats for programs.
         to: the file; None for standard output.
-        columns: these alone, all of them however wide; by default all, of which a terminal shows those that fit.
+        columns: show exactly these columns, however wide; by default all, of which a terminal shows those that fit.
 
     Raises:
-        UsageError: it is not text, and would go to a terminal; or the file cannot be written; or there is no such
-            column.
+        UsageError: the format is not text and the output is a terminal, the file cannot be written, or there is no
+            such column.
     """
     from emtta_core.errors import UsageError
 
@@ -300,7 +300,7 @@ def show(
         tabulate(chosen.to_table(title), every_column=bool(columns))
     elif form is Format.PARQUET:
         if sys.stdout.isatty():
-            raise UsageError("--format parquet gives no text; name a file with --out FILE, or send it into a pipe")
+            raise UsageError("--format parquet is not text; name a file with --out FILE, or pipe the output")
         sys.stdout.buffer.write(chosen.parquet())
     else:
         put(_content(chosen, form, title).decode())

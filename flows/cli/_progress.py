@@ -1,4 +1,4 @@
-"""Showing how a run goes: a live table on a terminal, a line per finished cell anywhere else."""
+"""Show the progress of a run: a live table on a terminal, a line per finished cell elsewhere."""
 
 import signal
 import time
@@ -18,7 +18,7 @@ from emtta_core.sanitize import escaped
 
 @dataclass(slots=True)
 class MethodProgress:
-    """What is known so far of one method: word errors of all its utterances, seconds of those done now."""
+    """Progress of one method: word errors of all its utterances, seconds of those done in this run."""
 
     planned: int = 0
     done: int = 0
@@ -35,13 +35,13 @@ class MethodProgress:
 
     @property
     def seconds_each(self) -> float | None:
-        """Mean seconds an utterance."""
+        """Mean seconds per utterance."""
         return self.seconds / self.timed if self.timed else None
 
 
 @dataclass(slots=True)
 class Progress:
-    """Counts what has happened; `update` takes the events."""
+    """Accumulates progress from events; `update` takes them."""
 
     started: float = field(default_factory=time.monotonic)
     run_id: str = ""
@@ -57,7 +57,7 @@ class Progress:
         """Take an event into account."""
         match event:
             case Started():
-                self.started = time.monotonic()  # Prefect is up
+                self.started = time.monotonic()  # Prefect has started
                 self.run_id, self.domains, self.cells = event.run_id, event.domains, event.cells
                 self.workers = event.workers
                 self.methods = {name: MethodProgress(planned=count) for name, count in event.utterances.items()}
@@ -77,7 +77,7 @@ class Progress:
         method.errors += event.errors
         if not event.resumed:
             method.done += event.utterances
-            method.planned = max(method.planned, method.done)  # a stream may do again what was done
+            method.planned = max(method.planned, method.done)  # a stream may redo utterances
             method.timed += event.utterances
             method.seconds += event.seconds
 
@@ -88,7 +88,7 @@ class Progress:
 
     @property
     def planned_utterances(self) -> int:
-        """Utterances that this run is to do."""
+        """Utterances that this run has to do."""
         return sum(method.planned for method in self.methods.values())
 
     @property
@@ -98,12 +98,12 @@ class Progress:
 
     @property
     def utterances_a_second(self) -> float:
-        """Over all methods, since the beginning."""
+        """Utterances per second over all methods, since the beginning."""
         return self.done_utterances / self.elapsed if self.elapsed > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """An estimate: each method's utterances at its own pace, one not seen yet at the slowest."""
+        """Estimate the time left: each method at its own pace, or at the slowest if it has none yet."""
         paces = [pace for pace in (method.seconds_each for method in self.methods.values()) if pace is not None]
         if not paces:
             return None
@@ -118,7 +118,7 @@ class Progress:
 def watching(console: Console) -> Iterator[None]:
     """Show the events of this process's channel on `console` inside the `with` block.
 
-    A terminal has a picture that is kept up to date, with failures above it; anything else has a line a cell.
+    A terminal shows a live display, with failures above it; anything else gets a line per cell.
     """
     progress = Progress()
 
@@ -135,13 +135,13 @@ def watching(console: Console) -> Iterator[None]:
 
 
 def line(event: Event, progress: Progress) -> str | None:
-    """An event in one line; None for one that is not worth a line."""
+    """An event in one line; None if it is not worth a line."""
     match event:
         case Started():
             return f"run {event.run_id}: {event.cells} cells to do, {progress.planned_utterances} utterances"
         case Stopping():
             again = "Ctrl-C" if event.by is signal.SIGINT else event.by.name
-            return f"stopping when the batches in hand are done; {again} again to end at once"
+            return f"stopping after the current batches; {again} again to stop immediately"
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():
@@ -156,7 +156,7 @@ def line(event: Event, progress: Progress) -> str | None:
 
 
 def picture(progress: Progress) -> RenderableType:
-    """The picture of a run: a bar, its pace, and the methods' word error rates so far."""
+    """The live display of a run: a bar, its pace, and the methods' word error rates so far."""
     if not progress.cells:
         return Text(f"starting Prefect … {progress.elapsed:.0f} s", style="dim")
     done, planned, left = progress.done_utterances, progress.planned_utterances, progress.seconds_left

@@ -1,4 +1,4 @@
-"""The prompt of `emtta sql`: queries that end in a semicolon, and some commands that begin with a dot."""
+"""The prompt of `emtta sql`: queries that end with a semicolon, and commands that begin with a dot."""
 
 import os
 import re
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from emtta_core.store.catalogue import Catalogue
 
 HELP = """\
-A query ends with a semicolon, and may go over several lines. Tab completes, the arrow keys bring back what was asked.
-Ctrl-C drops what is typed, or stops the answer.
+A query ends with a semicolon, and may span several lines. Tab completes, the arrow keys recall earlier queries.
+Ctrl-C discards the input, or stops the query.
 
   .views                         the views, and what a row of each is
   .schema NAME                   the columns of a view, or of raw.<table>
@@ -34,11 +34,11 @@ Ctrl-C drops what is typed, or stops the answer.
   .report NAME [NAME=VALUE …]    a report; its run as run_id=ID, the newest by default
   .format FORM                   output format: table, csv, json, markdown or latex
   .help                          this
-  .quit                          the end (Ctrl-D, too)"""
+  .quit                          quit (also Ctrl-D)"""
 
 _AFTER_A_SOURCE = re.compile(r"\b(?:from|join|describe|summarize)\s+[\w.]*$", re.IGNORECASE)
 _READABLE = [form.value for form in Format if form is not Format.PARQUET]
-"""The forms that a terminal can show."""
+"""The formats that a terminal can show."""
 _WORD = re.compile(r"[\w.]*$")
 
 
@@ -49,7 +49,7 @@ class Prompt:
         """Make a prompt.
 
         Raises:
-            UsageError: rows in that form cannot be read on a terminal.
+            UsageError: a terminal cannot show this format.
         """
         self.catalogue = catalogue
         self.form = _readable(form)
@@ -63,7 +63,7 @@ class Prompt:
         }
 
     def run(self) -> None:
-        """Ask and answer until the reader has enough."""
+        """Read and answer queries until the user quits."""
         session: PromptSession[str] = PromptSession(
             history=_history(),
             completer=Words(self.catalogue, [*self._commands, ".quit"]),
@@ -73,7 +73,7 @@ class Prompt:
             prompt_continuation="   ... ",
             key_bindings=_keys(),
         )
-        say(f"{self.catalogue.store.location}: a query ends with a semicolon; .help tells of more")
+        say(f"{self.catalogue.store.location}: end queries with a semicolon; .help lists commands")
         while True:
             try:
                 text = session.prompt("emtta> ").strip()
@@ -86,7 +86,7 @@ class Prompt:
             self.answer(text)
 
     def answer(self, text: str) -> None:
-        """Answer a query or a command; what is wrong with it is said, and the prompt goes on."""
+        """Answer a query or a command; an error is shown, and the prompt continues."""
         try:
             if text.startswith("."):
                 name, *given = text.rstrip(";").split()
@@ -112,7 +112,7 @@ class Prompt:
 
 
 class Words(Completer):
-    """Completes the names of views, columns, functions, reports and commands, where each may stand."""
+    """Completes the names of views, columns, functions, reports and commands where they are allowed."""
 
     def __init__(self, catalogue: "Catalogue", commands: Iterable[str]) -> None:
         """Look up the names."""
@@ -127,7 +127,7 @@ class Words(Completer):
         self._functions = sorted(str(row[0]) for row in found if str(row[0]).isidentifier())
 
     def get_completions(self, document: Document, _complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Yield what the word before the cursor may become."""
+        """Yield completions of the word before the cursor."""
         text = document.text_before_cursor
         word = _WORD.search(text)
         typed = word[0] if word else ""
@@ -148,7 +148,7 @@ class Words(Completer):
 
 
 def _keys() -> KeyBindings:
-    # The keys: Enter ends a query after its semicolon, and a command at once; before, it begins a line.
+    # The keys: Enter submits a command, or a query that ends with a semicolon; otherwise it begins a new line.
     keys = KeyBindings()
 
     @keys.add("enter")
@@ -163,7 +163,7 @@ def _keys() -> KeyBindings:
 
 
 def _history() -> History:
-    # Earlier queries, kept in the reader's own folder; those of this session alone where it cannot be written.
+    # Earlier queries, kept in the user's folder; only those of this session if it is not writable.
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "emtta"
     try:
         state.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _history() -> History:
 
 def _one(given: list[str], usage: str) -> str:
     if len(given) != 1:
-        raise UsageError(f"there are {len(given)} names; write {usage}")
+        raise UsageError(f"expected one name, but got {len(given)}; write {usage}")
     return given[0]
 
 

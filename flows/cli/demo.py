@@ -16,7 +16,7 @@ DEFAULT_FOLDER = Path("demo-model")
 def train(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new model's folder.")] = DEFAULT_FOLDER,
 ) -> None:
-    """Train the demo model anew; the same command again goes on from the last state.
+    """Train the demo model from scratch; repeating the command resumes from the last state.
 
     A suite evaluates it with model = { name = "demo-model" }.
 
@@ -31,9 +31,9 @@ def train(
 @app.command()
 def card(
     model: Annotated[
-        Path | None, typer.Option("--model", metavar="DIR", help="Default: the model that emtta carries.")
+        Path | None, typer.Option("--model", metavar="DIR", help="Default: the model included in emtta.")
     ] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Measure anew, and write the card.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Measure again, and write the card.")] = False,
     utterances: Annotated[int, typer.Option(min=1, help="Test utterances per language and voice.")] = 150,
 ) -> None:
     """Show the card of a demo model: what it is, and its word error rates.
@@ -50,7 +50,7 @@ def card(
 
     folder = model or cards.CARRIED
     if measure:
-        Recipe.load(folder)  # refuses another kind of folder before minutes are spent
+        Recipe.load(folder)  # refuses any other folder before minutes are spent
         rows = []
         for row in cards.measure(folder, utterances):
             say(f"{row.language} {row.voices}: {row.wer:.1f} %")

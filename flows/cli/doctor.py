@@ -1,4 +1,4 @@
-"""`emtta doctor`: whether this machine can do the work, and has what a suite needs."""
+"""`emtta doctor`: check that this machine can run emtta, and has what a suite needs."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from emtta_core.pipeline.inventory import Need
 
 FREE_BYTES = 500_000_000
-"""Room on the disk that a run of the demo may want, with Prefect's records."""
+"""Disk space that a run of the demo may need, including Prefect's records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     ok: bool
@@ -81,7 +81,7 @@ def _espeak() -> str:
     seconds = len(voices_for_noise(1, 0)[0]) / SAMPLE_RATE
     if is_installed():
         return f"spoke {seconds:.1f} s"
-    return f"not installed: smoke, demo and robustness have their speech; for other sentences: {INSTALL}"
+    return f"not installed: smoke, demo and robustness include their speech; for other sentences: {INSTALL}"
 
 
 def _model() -> str:
@@ -98,7 +98,7 @@ def _store(location: str) -> str:
 
 
 def _disk(store: str) -> str:
-    # The room where the store is, or would be; where it is no folder, in the current one.
+    # The free space where the store is or would be; if it is not a folder, in the current one.
     path = Path(store).absolute()
     folder = next(folder for folder in [path, *path.parents] if folder.exists())
     free = shutil.disk_usage(folder).free
@@ -115,14 +115,14 @@ def _prefect() -> str:
 
     url = PREFECT_API_URL.value()
     if not url:
-        return f"no server configured: a temporary one serves, with its records in {writable_home()}"
+        return f"no server configured: a temporary one is used, with its records in {writable_home()}"
     reach()
     return f"the server {url} answers"
 
 
 def doctor(
     suite: Annotated[
-        str | None, typer.Argument(help="A suite whose corpora, noise and model are looked for.", show_default=False)
+        str | None, typer.Argument(help="A suite whose corpora, noise and model to look for.", show_default=False)
     ] = None,
     snr_convention: SnrConventionOption = None,
     allow_absolute: AllowAbsoluteOption = False,
@@ -130,11 +130,11 @@ def doctor(
     corpus_dir: CorpusDirOption = None,
     form: FormOption = "table",
 ) -> None:
-    """Look at versions, devices, speech synthesis, the model, the store, and Prefect's server.
+    """Check versions, devices, speech synthesis, the model, the store, and Prefect's server.
 
-    Of a suite that is named, it shows too what is there, what is to be fetched and how large that is, what is missing,
-    and where it is to be had. Methods with plug-ins are tried on the demo model: whether they mix utterances, are
-    deterministic and finite. The exit code is 1 where something is missing or wrong.
+    For a suite, it also shows what is available, what will be fetched and how large that is, what is missing, and where
+    to get it. Methods with plug-ins are tried on the demo model: they must not mix utterances, and must be
+    deterministic and finite. The exit code is 1 if something is missing or wrong.
 
     Examples:
         emtta doctor
@@ -148,9 +148,9 @@ def doctor(
     from emtta_core.errors import UsageError
 
     if suite is None and snr_convention is not None:
-        raise UsageError("--snr-convention is how a suite's ratios are understood; name the suite")
+        raise UsageError("--snr-convention applies to the ratios of a suite; name the suite")
     if suite is None and allow_absolute:
-        raise UsageError("--allow-absolute is for the corpora of a suite; name the suite")
+        raise UsageError("--allow-absolute applies to the corpora of a suite; name the suite")
     checks = list(_checks(store))
     if suite is not None:
         checks += [*_path_of(suite), *_scorers_of(suite), *_plugins_of(suite)]
@@ -168,10 +168,10 @@ def doctor(
 PATHS = {
     None: "fast: utterances side by side",
     "encoder-decoder": "generic: {cost}",
-    "decoder": "generic, of a decoder that hears: {cost}",
+    "decoder": "generic, a decoder with audio input: {cost}",
     "ctc": "CTC: source, greedy-em and suta on frames, one utterance at a time",
 }
-"""What there is to know of the path that a model takes, by its layout."""
+"""A description of the path that a model takes, by its layout."""
 
 COST = "transformers' own code, one utterance at a time: about four times the fast path's time (docs/models.md)"
 

@@ -1,4 +1,4 @@
-"""The entry of the `emtta` command: its verbs, and how an error ends it.
+"""The entry point of the `emtta` command: its verbs, and its error handling.
 
 Exit codes: see `flows.cli._output`.
 """
@@ -48,7 +48,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Take the options that stand before a verb."""
+    """Handle the options before a verb."""
 
 
 for _verb in (
@@ -62,10 +62,10 @@ app.add_typer(demo.app, name="demo")
 
 
 def command() -> NoReturn:
-    """Run the command, and end this process with its exit code.
+    """Run the command, and exit with its exit code.
 
-    The interpreter is not torn down: threads of native libraries may still be at work, and one that asks for the
-    interpreter's lock during the teardown aborts the process. What is to be done at exit is done before.
+    The interpreter is not shut down: threads of native libraries may still be running, and one that requests the GIL
+    during shutdown would abort the process. Exit handlers run before.
     """
     code: object = 0
     try:
@@ -80,14 +80,14 @@ def command() -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; a mistake of the user's ends it with its message alone."""
+    """Run the command; a user error ends it with only its message."""
     settle_streams()
     for sentence in settle_proxies():
         say(sentence)
     try:
         _refuse_empty(sys.argv[1:])
         try:
-            app(prog_name="emtta")  # under `python -m` too, so that a shell completes the name that is installed
+            app(prog_name="emtta")  # under `python -m` too, so that shell completion uses the installed name
         finally:
             sys.stdout.flush()
     except UsageError as error:
@@ -107,11 +107,11 @@ def main() -> None:
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
-    # A shell makes an argument without a character of a variable that is not set.
+    # A shell expands an unset variable in quotes to an empty argument.
     for before, argument in pairwise(["emtta", *arguments]):
         name, sign, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
         if sign and not value.strip():
-            raise UsageError(f"what follows {name} is empty; write what is meant, or leave it out")
+            raise UsageError(f"the value of {name} is empty; give one, or leave it out")
 
 
 def _written_down() -> str:

@@ -1,4 +1,4 @@
-"""Questions to a store: `emtta report` asks those that have names, or writes a run's page; `emtta sql` asks any."""
+"""Queries: `emtta report` shows named reports or writes a run's page; `emtta sql` runs any query."""
 
 import sys
 from pathlib import Path
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from emtta_core.store.result import Result
 
 PAGE = "html"
-"""What the page is called beside the reports."""
+"""The name of the page among the reports."""
 
 ENDINGS = (".html", ".htm")
-"""Endings of a file that can hold the page."""
+"""File extensions of the page."""
 
 OUT = "emtta-{run}.html"
-"""What the file is called where no name is given."""
+"""The default name of the file."""
 
 
 _OF_DOMAINS = frozenset({"leaderboard", "methods", "groups", "steps"})
@@ -44,7 +44,7 @@ _OF_DOMAINS = frozenset({"leaderboard", "methods", "groups", "steps"})
 
 
 _JUDGED = frozenset({"leaderboard", "methods", "groups", "between"})
-"""Reports below which it is said whether a method is the best, and what the intervals do not hold."""
+"""Reports followed by a note on the best method, and on what the intervals do not cover."""
 
 
 def report(
@@ -103,7 +103,7 @@ def report(
         _write_page(run, store, to, audio, scorer, limits(timeout, memory))
         return
     if audio:
-        raise UsageError(f"--audio {audio} is for `emtta report {PAGE}` only; a table holds no recordings")
+        raise UsageError(f"--audio {audio} is only for `emtta report {PAGE}`; a table has no recordings")
     chosen = format_of(form, to)
     if name is None:
         show(report_list(), chosen, to=to, columns=names(columns))
@@ -117,7 +117,7 @@ def report(
     asked = None if only is None else [only]
     with Catalogue(opened, runs=asked, scorer=scorer, limits=limits(timeout, memory)) as catalogue:
         if asked:
-            catalogue.cache_rows()  # for the sentences below the table are questions too
+            catalogue.cache_rows()  # as the notes below the table need queries too
         check_scored(catalogue, run, scorer)
         found = catalogue.report(name, run, **parameters)
         head = heading(catalogue, run) if name != "runs" else ""
@@ -135,7 +135,7 @@ def report(
 
 
 def _only_run(store: "Store", name: str, run: str | None) -> str | None:
-    # The run that a report is on; None where it reads more than that, or there is none.
+    # The run that a report covers; None if it reads more than one run, or there is none.
     from emtta_core.errors import StoreError
     from emtta_core.store.reports import report as report_named
 
@@ -145,19 +145,19 @@ def _only_run(store: "Store", name: str, run: str | None) -> str | None:
         return next(iter(store.runs()), None)
     try:
         return None if store.find_run(run) is None else run
-    except StoreError:  # the query says what is wrong with its record
+    except StoreError:  # the query reports what is wrong with its record
         return None
 
 
 def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:
-    # A table has the run above it; other formats are read by programs, so there it is said.
+    # A table has the run as its title; other formats are for programs, so the run goes to standard error.
     if head and form is not Format.TABLE:
         say(head)
     show(found, form, head or None, to, columns)
 
 
 def show_methods(catalogue: "Catalogue", run: str) -> None:
-    """Show WER by method and group, as far as there is any, and what is missing."""
+    """Show the available WERs by method and group, and what is missing."""
     found = catalogue.report("methods", run)
     if any(value is not None for record in found.records for value in _figures(record)):
         show(found, Format.TABLE, "word error rate, %")
@@ -166,7 +166,7 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
 
 
 def _show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Result") -> None:
-    # Below figures that are hidden until every domain is complete: the domains that are, and what is missing.
+    # For figures that are hidden until every domain is complete: the complete domains, and what is missing.
     from emtta_core.store.result import Result
 
     if all(value is not None for record in found.records for value in _figures(record)):
@@ -196,13 +196,13 @@ def _say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
 
 
 _NAMED = 12
-"""Incomplete domains that a message names."""
+"""The most incomplete domains that a message names."""
 
 _WHY_EMPTY = {
-    "stream": "no method of this run adapts along a stream; a suite sets one by `stream`, as the suite continual does",
-    "forgetting": "no stream of this run hears the speech of a domain again later, as those of the suite continual do",
+    "stream": "no method of this run adapts along a stream; a suite sets `stream`, as the suite continual does",
+    "forgetting": "no stream of this run revisits the speech of a domain, as those of the suite continual do",
 }
-"""What a report without a row says of the run."""
+"""The message for a report without rows."""
 
 
 def _figures(record: dict[str, object]) -> list[object]:
@@ -228,7 +228,7 @@ def _write_page(
         raise UsageError(f"--out {out} is not the name of a page; write the HTML page to a file that ends in .html")
     if out is not None and not out.parent.is_dir():
         raise UsageError(
-            f"cannot write {out}: there is no folder {out.parent}; make it, or name another file with --out"
+            f"cannot write {out}: there is no folder {out.parent}; create it, or name another file with --out"
         )
     page = make_page(Store.open(store), run, audio=audio, scorer=scorer, limits=limits)
     path = out or Path(OUT.format(run=page.run_id))
@@ -258,9 +258,9 @@ def sql(
     timeout: TimeoutOption = None,
     memory: MemoryOption = None,
 ) -> None:
-    """Query the store with SQL (DuckDB's), or open a prompt if there is no query and no file.
+    """Query the store with DuckDB's SQL, or open a prompt if there is no query and no file.
 
-    The prompt has a history and completes names with Tab; .help lists its commands. Input from a pipe is one query.
+    The prompt has a history and completes names with Tab; .help lists its commands. Piped input is one query.
     Views: runs, groups, cells, utterances, changes, edits, steps, …; sql/schema.md describes them and their columns.
 
     Examples:
@@ -289,7 +289,7 @@ def sql(
 
 
 def _query(query: str | None, file: Path | None) -> str | None:
-    # None where a prompt is wanted.
+    # None for a prompt.
     from emtta_core.errors import UsageError
 
     if query is not None and file is not None:
@@ -300,7 +300,7 @@ def _query(query: str | None, file: Path | None) -> str | None:
         try:
             return file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise UsageError(f"the query cannot be read from the file {file}: {reason}") from error
     if query is None and not sys.stdin.isatty():
         query = sys.stdin.read()

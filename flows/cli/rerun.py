@@ -1,4 +1,4 @@
-"""`emtta rerun`: do again what is missing of a run, what failed, or all of it; `emtta score`: score it again."""
+"""`emtta rerun`: finish a run, retry what failed, or redo all of it; `emtta score`: rescore it."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def rerun(
     run: RunArgument,
     failed: Annotated[
-        bool, typer.Option("--failed", help="Only cells that failed, and utterances in error, which are tried again.")
+        bool, typer.Option("--failed", help="Only cells that failed, and utterances in error, which are retried.")
     ] = False,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="Only this domain; repeatable.")] = None,
     method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; repeatable.")] = None,
@@ -55,9 +55,9 @@ def rerun(
     """Finish an incomplete run, as the next attempt under the same id; finished work is reused.
 
     The run is executed as it was recorded; no suite file is needed. Its corpora must be where they were, unless
-    their audio is prepared. A domain in which something failed is planned anew where its audio or transcripts have
-    changed since; what is the same is reused. Where this release adapts or scores differently from the one that
-    planned the run, it is refused. Exit codes are those of emtta run.
+    their audio is prepared. A domain in which something failed is planned again if its audio or transcripts have
+    changed since; identical results are reused. The run is refused if this release adapts or scores differently from
+    the one that planned it. Exit codes are those of emtta run.
 
     Examples:
         emtta rerun demo-1a2b3c4d --dry-run
@@ -77,8 +77,8 @@ def rerun(
     from emtta_core.store import Store
 
     if failed and force:
-        raise UsageError("--failed does what failed, --force does everything; give one of them")
-    Store.open(store).run(run)  # makes no store where there is none
+        raise UsageError("--failed redoes what failed, --force redoes everything; give only one of them")
+    Store.open(store).run(run)  # does not create a store
     opened = Store.open(store, create=not dry_run)
     redo: Redo = "all" if force else "errors" if failed else "missing"
     chosen = {"domain": domain or [], "method": method or [], "group": group or [], "seed": seed or []}
@@ -121,7 +121,7 @@ def _progress(
 
 
 def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress: "Expected") -> bool:
-    # Domains that had no audio, or in which a wanted cell failed; whether one is another now.
+    # Domains that had no audio, or in which a selected cell failed, are planned again to see whether they have changed.
     from emtta_core.pipeline.run import check_unchanged, plan_anew, replace_plan
 
     lacking = {cell.domain for cell in run.cells if not cell.available}
@@ -132,7 +132,7 @@ def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress:
     check_unchanged(store, run)
     replace_plan(changed, store)
     for name in dict.fromkeys(new.domain for new, old in zip(changed.cells, run.cells, strict=True) if new != old):
-        say(f"domain {name} is planned anew, with the audio and transcripts that are there now")
+        say(f"domain {name} is planned again with its current audio and transcripts")
     return True
 
 
@@ -143,7 +143,7 @@ def score(
         typer.Option(
             "--scorer",
             metavar="NAME",
-            help="whisper, basic, marks, jiwer, none, or my_package.mine:normalize; +numbers and +compounds behind it. "
+            help="whisper, basic, marks, jiwer, none, or my_package.mine:normalize; append +numbers or +compounds. "
             "Repeatable. Default: the suite's, and those used before.",
             show_default=False,
         ),
@@ -158,14 +158,14 @@ def score(
         bool, typer.Option("--partial", help="Utterances that the references lack keep their transcripts.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, max=256, help="Processes at most. Default: all cores.")
+        int | None, typer.Option("--workers", min=1, max=256, help="The most processes. Default: all cores.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Score what a run has stored again: each hypothesis, and that of each step. No hypothesis is made anew.
+    """Rescore the stored hypotheses of a run, including those of each step. Nothing is adapted again.
 
-    Scores of several scorers lie side by side; reports show one with --scorer. What is scored already in the same way
-    is left alone, so that the command goes on where it was stopped, and mends a run that two releases have scored.
+    Scores of several scorers are kept side by side; reports show one with --scorer. Scores that would come out the same
+    are kept, so the command resumes where it was stopped, and repairs a run that two releases have scored.
 
     Examples:
         emtta score demo-1a2b3c4d --scorer jiwer --scorer whisper+compounds
@@ -185,6 +185,6 @@ def score(
     corrected = read_references(references, opened, run, partial=partial) if references else None
     found = rescore(opened, run, scorer or (), references=corrected, workers=workers or cores())
     for name, count in found.scored.items():
-        say(f"{name}: {count} utterances scored, {found.kept[name]} had been scored in the same way")
+        say(f"{name}: {count} utterances scored, {found.kept[name]} already scored in the same way")
     for name in found.scored:
         say(f"see: {opened.command('report', 'leaderboard', '--run', run, '--scorer', name)}")

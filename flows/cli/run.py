@@ -1,4 +1,4 @@
-"""`emtta run`: evaluate a suite, or finish what is missing of it; `emtta prepare`: only fetch, and make the audio."""
+"""`emtta run`: evaluate a suite, or finish an earlier run of it; `emtta prepare`: only fetch and prepare its audio."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -67,15 +67,15 @@ def run(
     ray_address: RayAddressOption = None,
     corpus_dir: CorpusDirOption = None,
     no_reuse: Annotated[
-        bool, typer.Option("--no-reuse", help="Take no results from other runs of the store: measure everything anew.")
+        bool, typer.Option("--no-reuse", help="Reuse no results of other runs in the store: measure everything.")
     ] = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Evaluate a suite: its domains times its methods, each as often as it has seeds where it draws random numbers.
+    """Evaluate a suite: each domain with each method, and each seed if the method draws random numbers.
 
-    The same command again finishes what is missing, and does nothing where nothing is. Results that other runs of the
-    store have of the same work (model, method, options, audio) are reused, unless --no-reuse is given.
-    Exit codes: 0 all is complete, 1 an error, 2 a usage error, 3 something is missing.
+    Repeating the command finishes what is missing, if anything. Results of the same work (model, method, options,
+    audio) in other runs of the store are reused, unless --no-reuse is given.
+    Exit codes: 0 everything is complete, 1 an error, 2 a usage error, 3 something is missing.
 
     Examples:
         emtta run smoke
@@ -142,11 +142,11 @@ def prepare(
     dry_run: DryRunOption = False,
     form: FormOption = "table",
 ) -> None:
-    """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is used.
+    """Fetch the corpora and the model of a suite, and prepare the audio of its domains; no GPU is needed.
 
-    Afterwards the suite runs without a network. First it shows what is there, what is to be fetched and how large it
-    is, and what is missing.
-    Exit codes: 0 all is prepared, 1 an error, 2 a usage error, 3 something is missing, or all of a domain's
+    Afterwards the suite runs without a network. First, it shows what is available, what will be fetched and how large
+    that is, and what is missing.
+    Exit codes: 0 everything is prepared, 1 an error, 2 a usage error, 3 something is missing, or all of a domain's
     utterances are in error.
 
     Examples:
@@ -176,7 +176,7 @@ def prepare(
         missing = any(need.is_missing for need in needs)
         raise typer.Exit(INCOMPLETE if missing else COMPLETE)
     size = to_fetch(needs)
-    refuse_full_disk(size, "what is fetched for the suite", EmttaError)
+    refuse_full_disk(size, "the download for the suite", EmttaError)
     if size:
         say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
     failures = prepare_all(chosen, opened, partial(_say_prepared, {}))
@@ -198,12 +198,12 @@ def _fetch(model: "ModelChoice") -> bool:
 
 
 def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
-    # `reasons` keeps which domain was the first of each.
+    # `reasons` records the first domain with each reason.
     if isinstance(found, Exception):
         first = reasons.setdefault(str(found), domain)
-        say(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, as {first}")
+        say(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, like {first}")
         return
-    made = "there already" if found.reused else f"prepared in {found.seconds:.1f} s"
+    made = "already prepared" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
     in_error = f"{found.corpus.errors} in error (first: {found.corpus.first_error}), " if found.corpus.errors else ""
     count = found.corpus.utterances
@@ -215,7 +215,7 @@ MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no"
 
 
 def show_needs(needs: "Sequence[Need]") -> None:
-    """Show what a suite needs, and say of what is missing what to do."""
+    """Show what a suite needs, and what to do about anything missing."""
     table = Table("", "what", "domains", "utterances", "state", "licence", box=None)
     table.add_column("where", overflow="fold")
     for need in needs:
@@ -238,7 +238,7 @@ def show_needs(needs: "Sequence[Need]") -> None:
 
 
 def _archives(needs: "Sequence[Need]") -> "dict[Archive, list[str]]":
-    # Each archive that is to be got by hand, with the things that it holds.
+    # Each archive that must be downloaded manually, with the needs that it satisfies.
     found: dict[Archive, list[str]] = {}
     for availability in (need.availability for need in needs):
         if availability.archive is not None:
@@ -247,7 +247,7 @@ def _archives(needs: "Sequence[Need]") -> "dict[Archive, list[str]]":
 
 
 def _reasons(needs: "Sequence[Need]") -> dict[str, list[str]]:
-    # Each reason for which something is missing, as the first thing has it, with the others that have it.
+    # Each reason why something is missing, as reported for the first, with the others that share it.
     first: dict[str, str] = {}
     others: dict[str, list[str]] = {}
     for availability in (need.availability for need in needs):
@@ -267,7 +267,7 @@ def _domains(need: "Need") -> str:
 
 
 def _utterances(need: "Need") -> str:
-    # How many utterances there are, how many of them are left out, and how long they are, where it is known.
+    # The number of utterances, how many are left out, and their length, as far as known.
     if need.utterances is None:
         return ""
     left_out = f" ({need.left_out:,} too long)" if need.left_out else ""
@@ -276,19 +276,19 @@ def _utterances(need: "Need") -> str:
 
 
 def _state(need: "Need") -> str:
-    # Whether it is there, how much is to be fetched, and how many domains are prepared.
+    # Whether it is available, how much will be fetched, and how many domains are prepared.
     if need.streamed:
         return "to read over the network" + _prepared(need)
     return f"{need.availability.state}{_size(need.availability)}{_prepared(need)}"
 
 
 def _size(availability: "Availability") -> str:
-    # How much is to be fetched, or to be got by hand, where that is something.
+    # How much will be fetched or must be downloaded manually, if anything.
     if availability.size is not None:
         return f", {availability.size / 1e6:,.0f} MB"
     if availability.archive is None:
         return ""
-    return ", size not known" if availability.archive.size is None else f", about {decimal(availability.archive.size)}"
+    return ", size unknown" if availability.archive.size is None else f", about {decimal(availability.archive.size)}"
 
 
 def _prepared(need: "Need") -> str:

@@ -161,7 +161,7 @@ def view(
 
 
 FILES_NAMED = 6
-"""Files of an export that are named."""
+"""The most files of an export that are named."""
 
 
 def export(
@@ -174,7 +174,7 @@ def export(
             help="trn, ctm, nemo, open-asr, csv, parquet, latex, results-json or hub.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder; it is made if it is missing.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder; it is created if missing.")],
     method: Annotated[
         list[str] | None,
         typer.Option("--method", metavar="NAME", help="Only this method; repeatable.", show_default=False),
@@ -186,14 +186,14 @@ def export(
     scorer: ScorerOption = None,
     hub_id: Annotated[
         str | None,
-        typer.Option("--hub-id", metavar="OWNER/NAME", help="For hub: the id that the data set is to have."),
+        typer.Option("--hub-id", metavar="OWNER/NAME", help="For hub: the id of the data set."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files of the same names.")] = False,
     store: StoreOption = DEFAULT_STORE,
     timeout: TimeoutOption = None,
     memory: MemoryOption = None,
 ) -> None:
-    """Write a run's hypotheses or figures in a format of other tools, into a folder. Nothing is uploaded.
+    """Write a run's hypotheses or figures to a folder, in a format of other tools. Nothing is uploaded.
 
     trn and ctm are for sclite, nemo and open-asr are JSON lines, csv and parquet have all columns of the utterances,
     latex has the leaderboard, results-json all figures, and hub a data set with its card.

@@ -1,4 +1,4 @@
-"""`emtta schedule`: evaluate a suite each night; `emtta server`: start the Prefect server that this needs."""
+"""`emtta schedule`: evaluate a suite every night; `emtta server`: start the Prefect server that this needs."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from flows.cli._options import (
 from flows.cli._output import put, say
 
 SHOWN = 5
-"""How many of the next runs `--dry-run` shows."""
+"""The number of upcoming runs that `--dry-run` shows."""
 
 
 def schedule(
@@ -43,7 +43,7 @@ def schedule(
     alpha: Annotated[float, typer.Option("--alpha", help="As of emtta compare.")] = 0.05,
     min_effect: MinEffectOption = "0.2",
     trend_nights: Annotated[
-        int, typer.Option("--trend-nights", help="Seek a trend over at most so many nights; see docs/statistics.md.")
+        int, typer.Option("--trend-nights", help="The most nights for a trend; see docs/statistics.md.")
     ] = 30,
     trend_threshold: Annotated[
         float, typer.Option("--trend-threshold", metavar="Z", help="The least z of a trend.")
@@ -58,10 +58,10 @@ def schedule(
     ray_address: RayAddressOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show when the next runs are due, and exit.")] = False,
 ) -> None:
-    """Evaluate a suite each night and compare it with the last run, for as long as this command runs.
+    """Evaluate a suite every night and compare it with the last run, as long as this command runs.
 
-    The last run is the last complete one that heard the same speech, or --baseline. It needs a Prefect server (emtta
-    server starts one), whose address PREFECT_API_URL names. Ctrl-C ends it, and pauses the schedule. For a work pool
+    The last run is the last complete one with the same speech, or --baseline. The command needs a Prefect server (emtta
+    server starts one), whose address PREFECT_API_URL names. Ctrl-C ends it and pauses the schedule. For a work pool,
     see prefect.yaml and docs/operations.md.
 
     Examples:
@@ -109,17 +109,17 @@ PATIENCE = 120.0
 
 def server(
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen on; keep this machine's own.")
+        str, typer.Option("--host", help="The address to listen on; it must be one of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on.")] = 4200,
     background: Annotated[
         bool, typer.Option("--background", help="Return once it answers; prefect server stop ends it.")
     ] = False,
 ) -> None:
-    """Start a Prefect server, which nights need, and which shows runs in the browser.
+    """Start a Prefect server, which nightly runs need, and which shows runs in the browser.
 
-    It is Prefect's own, with telemetry off and its output in a file: what prefect server start --background starts ends
-    by itself on a machine without internet. Without --background it runs until Ctrl-C.
+    It is Prefect's own server, with telemetry off and its output in a file; the one that prefect server start
+    --background starts ends by itself on a machine without internet. Without --background it runs until Ctrl-C.
 
     Examples:
         emtta server --background
@@ -134,7 +134,7 @@ def server(
     running = _running(pid_file)
     if running is not None and background:
         raise UsageError(
-            f"a Prefect server runs in the background already (process {running}); end it with: prefect server stop"
+            f"a Prefect server already runs in the background (process {running}); end it with: prefect server stop"
         )
     if not _is_free(host, port):
         other = next(one for one in (*range(port + 1, 65536), *range(1024, port)) if _is_free(host, one))
@@ -142,7 +142,7 @@ def server(
     make_database()
     command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    for line in (f"its page: {url}", f"where it is to be used: export PREFECT_API_URL={url}/api"):
+    for line in (f"its page: {url}", f"to use it: export PREFECT_API_URL={url}/api"):
         say(line)
     if background:
         _start(command, f"{url}/api/health", pid_file)
@@ -192,7 +192,7 @@ def _is_free(host: str, port: int) -> bool:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise UsageError(f"--host {host!r} is no address of this machine: {error.strerror}") from error
+        raise UsageError(f"--host {host!r} is not an address of this machine: {error.strerror}") from error
     with socket.socket(family, kind, protocol) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

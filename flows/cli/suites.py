@@ -1,4 +1,4 @@
-"""`emtta suites`: the shipped suites, and the domains of one; `emtta listen`: what its corruptions sound like."""
+"""`emtta suites`: the shipped suites, and the domains of one; `emtta listen`: audio examples of its corruptions."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +68,7 @@ def _show(rows: Sequence[Mapping[str, object]], form: str) -> None:
 
 
 PAGE = "emtta-listen-{suite}.html"
-"""What the file is called."""
+"""The name of the file."""
 
 
 def listen(
@@ -76,8 +76,8 @@ def listen(
     only: DomainsOption = None,
     snr_convention: SnrConventionOption = None,
     allow_absolute: AllowAbsoluteOption = False,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Where the page goes.")] = Path(),
-    examples: Annotated[int, typer.Option("--examples", min=1, metavar="N", help="Utterances a domain.")] = 2,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Folder of the page.")] = Path(),
+    examples: Annotated[int, typer.Option("--examples", min=1, metavar="N", help="Utterances per domain.")] = 2,
 ) -> None:
     """Write a page with a few utterances of each corrupted domain: clean beside corrupted, with spectrograms.
 

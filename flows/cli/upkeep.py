@@ -1,4 +1,4 @@
-"""The store as a whole: `emtta check`, `emtta compact`, `emtta prune` and `emtta catalog export`."""
+"""Store maintenance: `emtta check`, `emtta compact`, `emtta prune` and `emtta catalog export`."""
 
 import sys
 from dataclasses import asdict
@@ -27,9 +27,9 @@ def check(
     form: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.TABLE,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Read every file of the store, and name each that is damaged, malformed or of another release, with what to do.
+    """Read every file of the store, and report each that is damaged, malformed or from another release, with a remedy.
 
-    Nothing is changed. The exit code is 0 if every file is whole and 1 if one is not.
+    Nothing is changed. The exit code is 0 if every file is intact, otherwise 1.
 
     Examples:
         emtta check
@@ -45,7 +45,7 @@ def check(
     rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
     if rows or form is not Format.TABLE:
         show(text_table(columns, rows), form)
-    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them to be seen to")
+    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them need attention")
     raise typer.Exit(ERROR if rows else COMPLETE)
 
 
@@ -54,10 +54,10 @@ def compact(
     store: StoreOption = DEFAULT_STORE,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Put the many small files of a run into few, so that questions on many runs are answered sooner.
+    """Merge the many small files of a run into a few, which makes queries over many runs faster.
 
-    Every answer stays the same, and whoever reads meanwhile is not disturbed. The run can go on later. A run that is
-    being worked on is refused. Killed, it leaves nothing to mend; the same command ends it.
+    Results stay the same, and concurrent readers are not affected. The run can be resumed later. A run that is being
+    worked on is refused. If the command is killed, repeating it finishes the job; no repair is needed.
 
     Examples:
         emtta compact demo-1a2b3c4d --dry-run
@@ -73,29 +73,29 @@ def compact(
     if not found.needed:
         say(f"run {run}: nothing to do, its rows are in {found.packs} files")
     elif dry_run:
-        say(f"run {run}: would put {found.files} files ({decimal(found.size)}) into {found.packs}")
+        say(f"run {run}: would merge {found.files} files ({decimal(found.size)}) into {found.packs}")
     else:
         done = merge(opened, run)
-        say(f"run {run}: {done.files} files ({decimal(done.size)}) are {done.packs} now ({decimal(done.packed or 0)})")
+        say(f"run {run}: {done.files} files ({decimal(done.size)}) are now {done.packs} ({decimal(done.packed or 0)})")
 
 
 def prune(
     keep: Annotated[
-        str, typer.Option("--keep", metavar="N|30d", help="Of each suite the N newest runs, or those not so old.")
+        str, typer.Option("--keep", metavar="N|30d", help="For each suite, the N newest runs, or those up to this age.")
     ],
     suite: Annotated[str | None, typer.Option("--suite", help="Only runs of this suite.")] = None,
     keep_prepared: Annotated[
-        bool, typer.Option("--keep-prepared", help="Keep prepared audio that no run needs any more.")
+        bool, typer.Option("--keep-prepared", help="Keep prepared audio that no run needs.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StoreOption = DEFAULT_STORE,
     dry_run: DryRunOption = False,
     form: FormOption = "table",
 ) -> None:
-    """Remove old runs, their logs, and prepared audio that no plan names any more.
+    """Remove old runs, their logs, and prepared audio that no remaining plan names.
 
-    The newest complete run of each suite stays in any case, and so does a run that a process is working on, or whose
-    results are reused by a run that stays. Ages are in hours, days or weeks (12h, 30d, 8w).
+    Always kept are the newest complete run of each suite, runs that a process is working on, and runs whose results a
+    kept run reuses. Ages are in hours, days or weeks (12h, 30d, 8w).
 
     Examples:
         emtta prune --keep 30d --dry-run
@@ -118,7 +118,7 @@ def prune(
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError(f"removing {_counted(found)} wants an answer, and nobody can be asked; add --yes")
+            raise UsageError(f"removing {_counted(found)} needs confirmation, but there is no terminal; add --yes")
         typer.confirm(f"Remove {_counted(found)}?", abort=True, err=True)
     done = remove(opened, found)
     for run_id in set(done.spared) - set(found.spared):
@@ -127,7 +127,7 @@ def prune(
 
 
 def _show(found: "Pruning", form: str) -> None:
-    # What is to be removed goes to standard output; what stays for a reason is said, or a field of the JSON.
+    # What would be removed goes to standard output; what is kept, and why, goes to standard error or into the JSON.
     from rich.table import Table
 
     if form == "json":
@@ -156,24 +156,24 @@ catalog = typer.Typer(help="The views of the store for other programs.", no_args
 
 @catalog.callback()
 def _catalog() -> None:
-    """Let `export` be a verb of its own, though it is the only one."""
+    """Keep `export` a subcommand, though it is the only one."""
 
 
 def export_catalog(
-    file: Annotated[Path, typer.Argument(metavar="FILE.duckdb", help="Where; an earlier export is replaced.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.duckdb", help="The file; an earlier export is replaced.")],
     run: Annotated[
         list[str] | None, typer.Option("--run", metavar="ID", help="Only this run; repeatable. Default: all.")
     ] = None,
     copy: Annotated[
-        bool, typer.Option("--copy", help="Put the rows into the file, but for audio; the store is needed no more.")
+        bool, typer.Option("--copy", help="Copy the rows, except audio, into the file; the store is no longer needed.")
     ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write a DuckDB file in which any DuckDB client or BI tool finds the views of the store, without emtta.
+    """Write a DuckDB file that gives any DuckDB client or BI tool the views of the store, without emtta.
 
-    By default its views read the store's Parquet files by their absolute paths. It is a picture of the moment: export
-    again after a run, and after emtta compact or prune, which take away files that it names. A store in a bucket wants
-    --copy. Without --copy the view edits is left out, as it needs a function that only emtta has.
+    By default, its views read the store's Parquet files by absolute path. It is a snapshot: export again after a run,
+    and after emtta compact or prune, which remove files that it names. A store in a bucket needs
+    --copy. Without it, the view edits is left out, as it needs a function that only emtta provides.
 
     Examples:
         emtta catalog export results.duckdb
@@ -187,7 +187,7 @@ def export_catalog(
     runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"
     say(f"{done.file}: {runs}, {decimal(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
     if done.left_out:
-        say(f"left out, needing emtta's own functions: {', '.join(done.left_out)}; --copy puts its rows in")
+        say(f"left out, as they need emtta's functions: {', '.join(done.left_out)}; --copy includes their rows")
 
 
 catalog.command("export", help=flowing(export_catalog.__doc__))(export_catalog)

@@ -1,7 +1,7 @@
 -- between: each pair of methods tested against each other, group by group and overall.
 -- columns:
 --   group, method, baseline   the group, or all; the pair: the method, and the one it is compared with
---   verdict         better or worse than the baseline if p is at most 0.05, else not distinguishable
+--   verdict         better or worse than the baseline if p is at most 0.05, otherwise not distinguishable
 --   change          WER minus that of the baseline, over the utterances that both have, points
 --   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
 --   p               p-value of the two-sided test that the mean change is 0, Holm-corrected over the group's pairs

@@ -16,8 +16,8 @@
 --   sentence_error_rate   utterances with an error, %
 --   over_100_rate   utterances with more errors than words, %
 --   insertion_run_rate   utterances with 5 insertions or more side by side, %
---   loop_rate       utterances whose hypothesis is one piece said over and over, or empty, %
---   insertions_per_minute   words heard in audio without speech; empty if there is none
+--   loop_rate       utterances whose hypothesis repeats one phrase, or is empty, %
+--   insertions_per_minute   words inserted in audio without speech; empty if there is none
 --   wer_seed_sd     standard deviation of wer over the seeds; empty for fewer than two
 --   seeds           number of seeds; 0 for a method that draws no random numbers
 --   reason_hidden   why there is no figure though utterances are done

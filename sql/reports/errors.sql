@@ -2,10 +2,10 @@
 -- columns:
 --   method         the method
 --   kind           substitution, deletion or insertion
---   reference      the word that was said; empty for an insertion
---   hypothesis     the word that was heard; empty for a deletion
+--   reference      the word in the reference; empty for an insertion
+--   hypothesis     the word in the hypothesis; empty for a deletion
 --   count          number of occurrences, over all seeds of the method
---   source_count   number of occurrences with the method source, as often as the method has seeds; empty if the run
+--   source_count   number of occurrences with the method source, times the method's seeds; empty if the run
 --                  has no source
 --   added          count - source_count
 --   utterances     utterances in which the error occurs

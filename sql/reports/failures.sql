@@ -1,6 +1,6 @@
--- failures: every cell that is not complete, every utterance in error, and what these errors do to the rates.
+-- failures: every incomplete cell, every utterance in error, and the effect of these errors on the rates.
 -- columns:
---   what                    cell, utterance, or rate: of a cell with utterances in error
+--   what                    cell, utterance, or rate (of a cell with utterances in error)
 --   group, domain, method   the cell
 --   seed                    its seed, in a run whose methods have several
 --   utterance_id            the utterance in error; empty for a cell
@@ -8,7 +8,7 @@
 --   done, planned           utterances of a cell
 --   attempt                 the newest attempt that ended, or the one that wrote the utterance's row
 --   error                   what went wrong, if known
---   wer_excluded, wer_deleted   of a rate: WER without the utterances in error, and with all of their words as deleted
+--   wer_excluded, wer_deleted   for a rate: WER without the utterances in error, and with all their words as deleted
 -- optional seed
 -- optional wer_excluded
 -- optional wer_deleted

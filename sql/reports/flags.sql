@@ -1,11 +1,11 @@
--- flags: how many hypotheses were cut at the token limit, collapsed, or kept from the source, by language and method.
+-- flags: hypotheses that were cut at the token limit, collapsed, or kept from the source, by language and method.
 -- columns:
 --   language            the language of the corpus
 --   method              the method
---   hypotheses          number of hypotheses, of each seed of the method
+--   hypotheses          number of hypotheses, over all seeds of the method
 --   truncated           hypotheses cut at the token limit (tokens_per_second of the suite's model)
 --   truncated_percent   the same as a percentage
---   collapsed           hypotheses that are empty or repeat themselves without end
+--   collapsed           hypotheses that are empty or repeat themselves endlessly
 --   collapsed_percent   the same as a percentage
 --   gated               hypotheses of the source: their entropy was not above adapt_above
 --   reverted            hypotheses of the source: adapting had raised the entropy or left a loop (revert)

@@ -1,13 +1,13 @@
--- forgetting: WER of the same speech where a stream hears it first, and where it hears it again after other domains.
--- Two domains are compared that have the same corpus under two names, where all of one comes before all of the other.
+-- forgetting: WER of the same speech when a stream meets it first, and when it meets it again after other domains.
+-- It compares two domains with the same corpus under two names if all of one comes before all of the other.
 -- columns:
 --   method          the method
---   domain, again   the domain that the stream comes to first; the one that has the same speech later
+--   domain, again   the domain that the stream reaches first; the later one with the same speech
 --   wer, wer_again  word error rates of both, %, over the utterances that both have; means over the method's seeds
---   change          wer_again - wer, points: above 0 where the model has forgotten
+--   change          wer_again - wer, points: above 0 if the model has forgotten
 --   ci_half_width   half the width of its 95% interval, points, from pairs of utterances
 --   p               p-value of the two-sided test that the mean change is 0
---   utterances      that both have
+--   utterances      utterances that both have
 --   between         utterances of the stream between the two
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- param run_id: the run; the newest by default

@@ -1,4 +1,4 @@
--- groups: the methods side by side for each group of domains, and on how many domains the WER of each is lower.
+-- groups: the methods side by side for each group of domains, and the number of domains on which each has a lower WER.
 -- columns:
 --   group, method   the group, or all; the method
 --   wer             mean of the domains' WER, %, each the mean over the method's seeds

@@ -1,14 +1,14 @@
--- history: WER of each method over time: the runs of one suite with one model, by date, and whether it drifts.
+-- history: WER of each method over time, in the runs of one suite with one model, by date, and whether it drifts.
 -- columns:
 --   created_at      when the run began, UTC
 --   run_id, method  the run; the method
 --   wer             mean over the group's domains, %; empty until the group is complete
---   since_last      wer minus that of the previous run, points; empty if that has no figure or has not the method
+--   since_last      wer minus that of the previous run, points; empty if that run has no figure or lacks the method
 --   change_percent  change of wer relative to source in the same run, %
---   trend           worse if wer has risen steadily, none if not; or too few, of how many runs there must be
---   drift           how far it has risen over the runs watched, points: Theil and Sen's slope times their number less 1
---   z               Mann and Kendall's test of the same runs, corrected for ties: standard errors above no trend
---   watched         the runs that this is of: those with the same speech and a figure, up to this one
+--   trend           worse if wer has risen steadily, none if not; or too few, with the required number of runs
+--   drift           its rise over the runs watched, points: the Theil-Sen slope times their number less 1
+--   z               the Mann-Kendall test of the same runs, corrected for ties: standard errors above no trend
+--   watched         number of runs watched: those with the same speech and a figure, up to this one
 --   in_error        utterances in error, excluded from all rates
 --   changed         what differs from the previous run: plan (domains, methods or options), weights, algorithm,
 --                   versions, commit, host; after a change of plan or weights, figures are not comparable
@@ -17,9 +17,9 @@
 -- param group: only this group of domains; all by default
 -- param method: only this method
 -- param nights = 30 [number]: number of runs, newest first
--- param trend_nights = 30 [number]: the most runs of which a trend is sought
+-- param trend_nights = 30 [number]: the most runs over which a trend is sought
 -- param trend_z = 3.8 [decimal]: the least z of a trend
--- param min_effect = 0.2 [effect]: and its drift is larger than this: points, or a share of the first wer, as in 2%
+-- param min_effect = 0.2 [effect]: the size that its drift must exceed: points, or a share of the first wer, such as 2%
 -- of the whole store
 WITH
 begun AS (
@@ -99,7 +99,7 @@ numbered AS (
     WHERE wer IS NOT NULL
 ),
 
--- Of each run, those that are watched: the last so many up to itself.
+-- For each run, the runs watched: the last `trend_nights` up to itself.
 watched AS (
     SELECT
         tonight.run_id,

@@ -6,7 +6,7 @@
 --   percent        percentage of the spoken language's utterances
 --   probability    mean probability of the detected language
 --   method         the method
---   errors, words  word errors and reference words of these utterances, of each seed of the method
+--   errors, words  word errors and reference words of these utterances, over all seeds of the method
 --   wer            100 × errors / words
 -- param run_id: the run; the newest by default
 -- param method: only this method

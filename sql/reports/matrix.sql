@@ -12,7 +12,7 @@ chosen AS (
 ),
 
 wide AS (
-    -- As in the report methods: each column's name begins with ten digits that put it in its place.
+    -- As in the report methods, each column's name begins with ten digits that determine its position.
     PIVOT (
         SELECT
             min(position) OVER (PARTITION BY domain) AS place,

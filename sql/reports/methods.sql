@@ -7,7 +7,7 @@
 -- param run_id: the run; the newest by default
 WITH
 wide AS (
-    -- DuckDB 2.0 looks up a PIVOT's source outside the WITH clause, so it is inlined here and not named there.
+    -- DuckDB 2.0 looks up a PIVOT's source outside the WITH clause, so it is inlined here.
     -- It orders its columns by name, so each begins with ten digits, which are removed below.
     PIVOT (
         SELECT method, printf('%010d', min(position) OVER (PARTITION BY "group")) || "group" AS place, wer

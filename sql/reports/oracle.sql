@@ -1,17 +1,17 @@
--- oracle: what each method would reach at the best step, chosen per utterance or once for all: upper bounds.
+-- oracle: bounds on each method's WER at the best step, chosen per utterance or once for all.
 -- columns:
 --   method         the method
 --   utterances     utterances without an error whose states were decoded
 --   source_wer     WER before the first update, %
 --   wer            WER after the last update, as scored, %
 --   best_step      the single step that is best for all utterances; the earliest if several tie
---   best_step_wer  WER at that step, %; chosen on the errors it is measured on, so not a forecast
+--   best_step_wer  WER at that step, %; chosen on the errors it is measured on, so not a prediction
 --   oracle_wer     WER if each utterance stops at its own best step, or keeps its final hypothesis if that is better
 --                  (a beam, or a sample), %: no stopping rule can do better
 --   left           wer - oracle_wer: points that a perfect stopping rule would still gain
 --   mean_oracle_step   mean of the utterances' best steps; the earliest if several tie
 --   at_start, between, at_end   utterances that are best before any update, in between, only at the last
--- All rates are errors over words of these utterances, pooled over all domains and seeds; each seed of a method counts.
+-- All rates are errors over words of these utterances, pooled over all domains and seeds.
 -- param run_id: the run; the newest by default
 -- param group: only this group
 -- param domain: only this domain

@@ -1,8 +1,8 @@
 -- paper: WER of the run beside the published figures of the paper, group by group.
 -- columns:
 --   suite, group    the paper's suite; the run's group. A group belongs to a suite of the paper if all of its domains use
---                   that suite's corpus (for LS-C with noise), or if it is a group of the shipped suite demo, which stands
---                   in for the paper's domains with synthetic speech; other rows are on their own
+--                   that suite's corpus (for LS-C with noise), or if it is a group of the shipped suite demo, which
+--                   imitates the paper's domains with synthetic speech; other rows are separate
 --   method          the method
 --   wer             the run's mean over the group's domains, %; empty while hidden
 --   paper_wer       the paper's, with Whisper-base, %

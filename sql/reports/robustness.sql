@@ -1,11 +1,11 @@
--- robustness: how much each corruption costs each method relative to clean speech (WERD, as in Speech Robust Bench).
+-- robustness: the degradation of each method by each corruption, relative to clean speech (WERD, as in Speech Robust Bench).
 -- columns:
 --   domain, clean     the corrupted domain; the domain of the run with the same utterances, uncorrupted
 --   method            the method
 --   wer, clean_wer    word error rates of both domains, %
 --   werd              WER degradation: wer - clean_wer, points
 --   source_werd       werd of the method source
---   nwerd             werd / source_werd: 1 if the method loses as much as the unadapted model, 0 if it loses nothing
+--   nwerd             werd / source_werd: 1 if the method degrades as much as the unadapted model, 0 if not at all
 --   reason_hidden     why there is no figure
 -- param run_id: the run; the newest by default
 -- param method: only this method

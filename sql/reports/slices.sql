@@ -2,13 +2,13 @@
 -- columns:
 --   slice, method   the slice: a value of the property, or a range; the method
 --   wer             100 × errors / words over all utterances of the slice, each the mean over the method's seeds
---   wer_low, wer_high   its 95% interval, %; speakers are drawn where the slice has five or more, else utterances
+--   wer_low, wer_high   its 95% interval, %; speakers are drawn if the slice has five or more, otherwise utterances
 --   change          WER minus that of source, points
 --   ci_half_width   half the width of its 95% interval, points
 --   p               p-value of the two-sided test that the mean change is 0, Holm-corrected over the method's slices
---   utterances, speakers   in the slice
+--   utterances, speakers   number of each in the slice
 --   words           words of their references
---   drawn           what the intervals count on: `utterances` or `speakers`
+--   drawn           the units of the intervals: `utterances` or `speakers`
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- param run_id: the run; the newest by default
@@ -65,7 +65,7 @@ valued AS (
     FROM paired
 ),
 
--- Numbers of more than eight values are cut into quarters of the utterances.
+-- Numeric properties with more than eight values are cut into quartiles of the utterances.
 quarters AS (
     SELECT list_sort(list_distinct(quantile_cont(number, [0.25, 0.5, 0.75]))) AS edges
     FROM valued

@@ -1,9 +1,9 @@
--- speed: how fast each method was, and how much memory it took.
+-- speed: the speed and memory use of each method.
 -- columns:
 --   method          the method
---   utterances      timed utterances, of each seed of the method, excluding those in error
+--   utterances      timed utterances, over all seeds of the method, excluding those in error
 --   rtfx            real-time factor: seconds of speech processed per second; above 1 is faster than real time
---   times_source    wall seconds for the same speech, as a multiple of those of source
+--   times_source    wall-clock seconds for the same speech, as a multiple of those of source
 --   mean_seconds    wall seconds per utterance; those of a batch are shared equally
 --   p50, p95, p99   50th, 95th and 99th percentile of the seconds per utterance
 --   memory_mb       peak memory in 10^6 bytes: of the device, or of the process on a CPU

@@ -5,7 +5,7 @@
 --   wer             mean of the domains' WER, %, each the mean over the method's seeds; a step that was not decoded has no row
 --   pooled_wer      all errors over all words, %
 --   change_percent  change of wer relative to step 0, %
---   utterances      utterances decoded at this step, of each seed
+--   utterances      utterances decoded at this step, over all seeds
 --   domains         complete domains: each cell has a figure, and each utterance has this step
 --   planned         planned domains
 --   reason_hidden   why there is no figure yet

@@ -1,20 +1,20 @@
 -- stream: WER of each method over the position in its stream, a window of utterances at a time.
--- Where each domain is a stream of its own, a window is of all of them. Methods whose utterances are episodes are left out.
+-- If each domain is a separate stream, a window spans all of them. Methods whose utterances are episodes are left out.
 -- columns:
 --   method          the method
 --   first, last     positions in the stream, from 0, of the window's first and last utterance
 --   wer             100 × errors / words over the utterances of the window, each the mean over the method's seeds
---   wer_low, wer_high   its 95% interval, %; speakers are drawn where the window has five or more, else utterances
+--   wer_low, wer_high   its 95% interval, %; speakers are drawn if the window has five or more, otherwise utterances
 --   change          WER minus that of source on the same utterances, points
 --   ci_half_width   half the width of its 95% interval, points
---   utterances      with a figure
---   resets          how often the source model was brought back in the window, over all seeds
---   domains         the domains of the window, or their number where there are more than three
+--   utterances      number of utterances with a figure
+--   resets          number of resets to the source model in the window, over all seeds
+--   domains         the domains of the window, or their number if there are more than three
 -- cell positions: {first}–{last}
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}
 -- param run_id: the run; the newest by default
--- param window = 20 [number]: utterances of a window
+-- param window = 20 [number]: utterances per window
 -- param method: only this method
 WITH
 heard AS (

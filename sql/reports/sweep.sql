@@ -1,18 +1,18 @@
--- sweep: the settings of a sweep on one group of domains, and the best of them there on the other groups.
--- A setting is chosen by its WER on one group, and figures of the others are shown of the chosen one alone, so that
--- nobody tunes on what is reported. Each group is the one to choose on in its turn.
+-- sweep: the settings of a sweep on one group of domains, and the best of them evaluated on the other groups.
+-- A setting is chosen by its WER on one group, and on the other groups only the chosen one is shown, so that
+-- nothing is tuned on the reported figures. Each group is used for choosing in turn.
 -- columns:
 --   sweep           the method that was swept
 --   chosen_on       the group on which a setting is chosen; no choice is made until each setting is complete there
 --   settings        the values of the options
---   group           the group of this row: of the one to choose on, a row a setting; of each other, the chosen setting
+--   group           the group of this row: for the group chosen on, a row per setting; for others, the chosen setting
 --   wer             mean of the domains' WER, %, each the mean over the method's seeds
---   wer_low, wer_high   its 95% bootstrap interval, %; on the group to choose on, the lowest of several is too low
+--   wer_low, wer_high   its 95% bootstrap interval, %; on the group chosen on, the lowest of several is biased low
 --   change          WER minus that of source, over the utterances that both have, points
 --   ci_half_width   half the width of its 95% interval, points: the interval is change ± ci_half_width
 --   p               p-value of the two-sided test that the mean change is 0
 --   is_chosen       whether this setting is the chosen one
---   method          what the setting is called in other reports
+--   method          the setting's name in other reports
 --   reason_hidden   why there is no figure yet
 -- cell wer: {wer:.2f} ({wer_low:.1f}–{wer_high:.1f})
 -- cell change: {change:+.2f} ± {ci_half_width:.1f}

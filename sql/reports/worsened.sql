@@ -4,7 +4,7 @@
 --   seed            the seed, in a run whose methods have several
 --   added           word errors that adaptation added
 --   source_errors, errors, words   word errors of the unadapted and the adapted model; words of the reference
---   reference       what was said
+--   reference       the transcript
 --   source_hypothesis, hypothesis  hypothesis of the unadapted and of the adapted model
 --   flags           truncated, collapsed; gated, reverted: the hypothesis is the source's
 -- optional seed

@@ -9,8 +9,8 @@
 --   cell_id     identity of the cell; rows with a different identity do not count
 --   corpus_id   identity of the prepared corpus
 --   utterances  planned utterances
---   sample      which utterances of its corpus a limit takes, in words; NULL if all are used
---   scorer      the scorer of all figures: the one that is asked for, else the suite's first
+--   sample      which utterances of its corpus a limit selects, in words; NULL if all are used
+--   scorer      the scorer of all figures: the requested one, otherwise the suite's first
 --   counts_errors   whether rates count an utterance in error as deleted, instead of excluding it
 SELECT
     run_id,

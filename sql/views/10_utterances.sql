@@ -1,12 +1,12 @@
 -- utterances: the results per utterance, from which every figure is computed.
 -- grain: one row per utterance of a planned cell that is done, in error or not.
--- A row counts if it has the plan's cell_id, and a score or an error. Of an utterance's rows
+-- A row counts if it has the plan's cell_id, and a score or an error. Among an utterance's rows
 -- over all attempts, the newest without an error counts, otherwise the newest. So the work of a stopped attempt counts
--- together with what its successor added, and a failed attempt removes nothing. Its score is the newest by the scorer of
+-- together with what its successor added, and a failed attempt removes nothing. Its score is the newest by
 -- planned.scorer.
 --   run_id, "group", domain, method, seed, cell_id   the cell
 --   utterance_id          the utterance
---   attempt               the attempt that wrote the row that counts; 0 if the result is that of another cell, mostly of another run
+--   attempt               the attempt that wrote the row that counts; 0 if the result is reused from another cell
 --   language, speaker     its language and speaker
 --   metadata              JSON object: further columns of the manifest or data set, as in metadata ->> 'accent'
 --   audio_seconds         length of the waveform
@@ -14,9 +14,9 @@
 --                         stream, that before the utterance's updates)
 --   hits, substitutions, deletions, insertions words, after normalization; NULL if in error, unless errors are counted
 --   insertion_run         the most insertions side by side
---   words                 words of the reference, 0 for audio without speech; NULL if it is in no rate: it is in error,
---                         or not scored by this scorer yet
---   reference_words       the same, whether it is in a rate or not
+--   words                 words of the reference, 0 for audio without speech; NULL if it counts in no rate, being in
+--                         error or not scored by this scorer yet
+--   reference_words       the same, whether or not it counts in a rate
 --   errors                substitutions + deletions + insertions
 --   characters, character_errors               the same by character
 --   wer                   100 × errors / words of this utterance; do not average it, sum errors and words instead
@@ -61,7 +61,7 @@ counted AS (
     FROM packed
 ),
 
--- What was scored anew, the newest time by each scorer.
+-- The newest rescoring by each scorer.
 rescored AS (
     SELECT *
     FROM raw.rescores
@@ -95,7 +95,7 @@ scored AS (
         counted.position,
         counted.metadata,
         planned.scorer,
-        -- which score counts: the one made anew, the one made with the hypothesis, or none by this scorer
+        -- which score counts: the one of a rescoring, the one made with the hypothesis, or none by this scorer
         CASE WHEN again.scoring IS NOT NULL THEN 2 WHEN counted.scorer = planned.scorer THEN 1 ELSE 0 END AS origin,
         CASE origin WHEN 2 THEN again.hits WHEN 1 THEN counted.hits END AS hits,
         CASE origin WHEN 2 THEN again.substitutions WHEN 1 THEN counted.substitutions END AS substitutions,

@@ -3,8 +3,8 @@
 --   run_id, "group", domain, method, seed, cell_id, utterance_id   the utterance's row in utterances
 --   language, speaker   its language and speaker
 --   words           words of the reference
---   source_errors   word errors of the unadapted model: of the state before the first update, or, if no states were
---                   kept, of the method source of the same run
+--   source_errors   word errors of the unadapted model: in the state before the first update or, if no states were
+--                   kept, with the method source of the same run
 --   errors          word errors of the adapted model
 --   added           errors - source_errors: above 0 is worse, below 0 is better
 --   reference, source_hypothesis, hypothesis   the reference and both hypotheses, not normalized
@@ -16,7 +16,7 @@ WITH
 beside AS (
     SELECT
         *,
-        -- A window instead of a join, because a join would read the store once more.
+        -- A window instead of a join, because a join would read the store again.
         coalesce(
             step_substitutions[1] + step_deletions[1] + step_insertions[1],
             max(errors) FILTER (method = 'source') OVER (PARTITION BY run_id, domain, utterance_id)

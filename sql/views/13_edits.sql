@@ -4,9 +4,9 @@
 -- word_edits. A plain DuckDB client does not have this function.
 --   run_id, "group", domain, method, seed, utterance_id   the utterance's row in utterances
 --   language     ISO 639-1 code
---   kind         substitution, deletion (nothing was heard for the word) or insertion (nothing was said)
---   reference    the word that was said; NULL for an insertion
---   hypothesis   the word that was heard; NULL for a deletion
+--   kind         substitution, deletion (the word is missing) or insertion (the word was added)
+--   reference    the word in the reference; NULL for an insertion
+--   hypothesis   the word in the hypothesis; NULL for a deletion
 WITH
 found AS (
     SELECT

@@ -1,15 +1,15 @@
 -- cells: the progress and the figures of each planned cell.
 -- grain: one row per planned cell (run, domain, method, seed).
 -- Whether too many utterances are in error is decided by the newest attempt that reached the end of the cell. An attempt
--- that was ended before, for example by a signal or for want of memory, does not make a complete cell failed.
+-- that ended earlier, for example by a signal or for lack of memory, does not make a complete cell failed.
 --   run_id, position, "group", domain, method, seed, cell_id, corpus_id   as in planned
 --   state           complete (every planned utterance is done, and not too many are in error), failed (not complete,
 --                   and the newest attempt failed), partial, missing; an attempt that was interrupted or whose machine
---                   died has not failed
+--                   died does not count as failed
 --   planned         planned utterances
 --   done            utterances that are done, including those in error
 --   in_error        utterances in error, excluded from all rates, or counted as deleted
---   reused          utterances, of those done, whose results are those of another cell
+--   reused          utterances done whose results are reused from another cell
 --   scorer          the scorer
 --   words, errors   over the utterances in the rates, without audio that has no speech
 --   substitutions, deletions, insertions   the errors by kind
@@ -19,15 +19,15 @@
 --   wrong           those with an error
 --   over_100        those with more errors than words
 --   insertion_runs  utterances with 5 insertions or more side by side
---   loops           utterances whose hypothesis is one piece said over and over, or empty (flag collapsed)
---   silent_seconds, silent_insertions   audio without speech (an empty reference), in seconds, and the words heard in it
+--   loops           utterances whose hypothesis repeats one phrase, or is empty (flag collapsed)
+--   silent_seconds, silent_insertions   audio without speech (an empty reference), in seconds, and its hypothesis words
 --   source_wer      wer of the method source on the same domain
 --   change_percent  100 × (wer − source_wer) / source_wer
 --   entropy_before, entropy_after   mean over utterances, nats per token
 --   audio_seconds   seconds of speech
 --   seconds         wall seconds spent on the rows that count
 --   reason_hidden   why wer and cer are hidden: utterances are not scored by this scorer yet; two normalizers scored
---                   utterances of one language, or two releases of the normalizers the run, so that means would mix them
+--                   utterances of one language, or two releases of the normalizers the run, so means would mix them
 --   attempts        attempts that ended
 --   error           why the newest attempt that ended is not complete; NULL if the cell is complete anyway
 WITH

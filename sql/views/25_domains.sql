@@ -11,8 +11,8 @@
 --   substitution_rate, deletion_rate, insertion_rate   mean over the seeds, % of the words; wer is their sum
 --   sentence_error_rate   utterances with an error, % of those in the rates
 --   over_100_rate, insertion_run_rate, loop_rate   utterances with more errors than words; with 5 insertions or more
---                   side by side; whose hypothesis is one piece said over and over, or empty: % of those in the rates
---   insertions_per_minute   words heard in audio without speech, which has no wer; NULL if there is none
+--                   side by side; whose hypothesis repeats one phrase, or is empty: % of those in the rates
+--   insertions_per_minute   words inserted in audio without speech, which has no wer; NULL if there is none
 --   wer_by_seed     wer of each seed, in the order of the seeds; NULL while hidden
 --   wer_seed_sd     standard deviation of wer over the seeds; NULL for fewer than two
 --   source_wer      wer of the method source on the same domain

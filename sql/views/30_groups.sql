@@ -1,7 +1,7 @@
 -- groups: the figures of a group of domains, hidden until every planned domain is complete.
 -- grain: one row per run, method and group; the group `all` contains every domain.
 -- A domain counts as complete if its state is complete in the view domains, has an utterance without an error, and is not hidden.
--- Domains of audio without speech have no WER, and count for insertions_per_minute alone.
+-- Domains of audio without speech have no WER, and count only for insertions_per_minute.
 --   run_id, method  the run and the method
 --   "group"         the group, or all
 --   position        position of the group in the plan; all is last

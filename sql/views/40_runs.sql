@@ -7,7 +7,7 @@
 --   state           complete (every planned utterance is done) or incomplete
 --   cells, complete cells: planned, complete
 --   planned, done, in_error, reused   utterances: planned, done, in error, done and reused from another cell
---   audio_seconds   seconds of speech that are done
+--   audio_seconds   seconds of speech done
 --   seconds         wall seconds spent on them
 WITH
 progress AS (

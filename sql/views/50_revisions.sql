@@ -1,7 +1,7 @@
 -- revisions: a digest of the results behind a method's statistics, to detect stale statistics.
 -- grain: one row per run and method.
 -- Any later attempt that changes the counted rows gives another revision: a redone utterance counts with a
--- higher attempt, and a newly done one counts as one more. So does another scorer, release or transcript.
+-- higher attempt, and a newly done one adds a row. So does another scorer, release or transcript.
 --   run_id, method  the run and the method
 --   revision        a digest of the counted rows of its cells, and of those of source
 WITH
@@ -13,7 +13,7 @@ counted AS (
         cell_id,
         count(*) AS done,
         count(error) AS in_error,
-        -- Sums that another scoring of the same hypotheses hardly repeats, and by whom it was.
+        -- Sums that another scoring of the same hypotheses is unlikely to repeat, and the normalizer.
         concat_ws(
             ' ',
             sum(words),

@@ -1,13 +1,13 @@
 -- statistics: intervals, tests against source, wins and losses.
 -- grain: one row per run, method and domain, and one per run, method and group (domain NULL), the group `all` included.
--- A method whose results changed since its statistics were computed has no row until the end of a run renews them.
+-- A method whose results changed after its statistics were computed has no row until they are recomputed.
 --   run_id, method  the run and the method
 --   "group"         the domain's group; for a mean over domains, that group or all
 --   domain          the domain; NULL for the mean over the domains of a group
 --   utterances      utterances without an error
 --   pairs           utterances that source also has without an error; NULL for source, or if the run has none
---   units, drawn    number and kind of the units that intervals and tests count on: `utterances`, `speakers`, or `both`
---   note            what the intervals do not hold; NULL if all units are speakers
+--   units, drawn    number and kind of the units of intervals and tests: `utterances`, `speakers`, or `both`
+--   note            what the intervals do not cover; NULL if all units are speakers
 --   wer             word error rate, %; for a group, the mean over its domains
 --   wer_low, wer_high         its bootstrap interval; NULL with fewer than 5 units
 --   source_wer      word error rate of source over the pairs; for source, its own

@@ -1,17 +1,17 @@
 -- method_pairs: each pair of methods of a run, tested against each other.
 -- grain: one row per run, group and pair of methods that are complete in the group, the group `all` included.
--- A pair of which a method's results changed since has no row until the end of a run renews it.
+-- A pair with a method whose results changed afterwards has no row until it is recomputed.
 --   run_id, "group" the run; the group, or all
---   baseline, method   the pair: the method, and the one it is compared with, which is source or stands before it
+--   baseline, method   the pair: the method, and the one it is compared with, which is source or precedes it
 --   pairs           utterances that both have without an error
 --   drawn           kind of the units: `utterances`, `speakers`, or `both`
---   note            what the interval does not hold; NULL if all units are speakers
+--   note            what the interval does not cover; NULL if all units are speakers
 --   baseline_wer, wer         word error rates over the pairs, %: means over the group's domains
 --   change          wer minus baseline_wer, points
 --   change_low, change_high   its interval
 --   p               p-value of the two-sided test that the mean change is 0, Holm-corrected over the group's pairs
 --   p_sign_flip     p-value of the two-sided sign-flip test that the two can be exchanged, likewise
---   verdict         better or worse if p is significant at 1 - confidence, else not distinguishable
+--   verdict         better or worse if p is significant at 1 - confidence, otherwise not distinguishable
 --   wins, ties, losses        pairs with fewer word errors than the baseline, equally many, more
 --   confidence      confidence level of the interval, such as 0.95
 WITH known AS (FROM revisions)

@@ -1,12 +1,12 @@
 -- best: the method with the lowest WER of each group, and whether the tests call it the best.
--- grain: one row per run and group, the group `all` included, of which two or more methods are complete.
+-- grain: one row per run and group with two or more complete methods, the group `all` included.
 -- A method is the best if its WER is significantly lower than that of each other complete method, after Holm's
 -- correction over all pairs of methods.
 --   run_id, "group" the run; the group, or all
 --   method          the method with the lowest WER; the first in the order of the methods if several tie
 --   wer             its WER, %
 --   is_best         whether it is the best
---   not_distinguishable   the other methods that the test does not tell from it, in the order of their WER; or NULL
+--   not_distinguishable   the other methods that do not differ significantly from it, in the order of their WER; or NULL
 --   not_tested      the other methods without a test, likewise
 --   verdict         the same in words
 WITH

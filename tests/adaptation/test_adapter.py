@@ -317,7 +317,7 @@ def test_oversized_utterance_fails_alone(
     results = Adapter(model, "em-tok", steps=2, candidates=3).transcribe(waveforms)
     assert [result.hypothesis for result in results] == [usual[0].hypothesis, usual[1].hypothesis, ""]
     assert [result.error is None for result in results] == [True, True, False]
-    reason = str(error).partition("\n")[0] or "memory does not suffice"
+    reason = str(error).partition("\n")[0] or "not enough memory"
     assert results[2].error == (
         f"out of memory with this utterance of 3.00 s alone with 3 candidates ({reason}); "
         "use fewer candidates, the precision bf16 or a GPU with more memory"

@@ -174,7 +174,7 @@ FAULTS = {
     "no radius": ({"objective": "SHARP"}, "returned sharpness = 'much'; it must return a finite number of at least 0"),
     "a class": ({"objective": "Sharp"}, r"is the class Sharp; name an instance of it, such as SHARP = Sharp\(\)"),
     "no function": ({"objective": "text"}, "object of the class str; an objective is called with the scored"),
-    "no such object": ({"objective": "absent"}, "no attribute 'absent'; name an object that the module has"),
+    "no such object": ({"objective": "absent"}, "no attribute 'absent'; name an existing object of the module"),
     "shared candidates": ({"candidates": "shared"}, "candidates: candidate_.* in a batch: it mixes utterances"),
     "no strategy": ({"candidates": "number"}, "of the class int; .* it lacks rows, begin, advance"),
     "foreign parameter": ({"parameters": "foreign"}, r"'decoder\.embed_tokens\.weight'; .* as 'encoder\.layers\.0"),
@@ -242,7 +242,7 @@ def test_source_is_part_of_identity(site: Path, model: SpeechModel) -> None:
     Adapter(model, chosen)
     (package / "helper.py").write_text("NUMBER = 1\n")
     assert chosen.identity() != before
-    with pytest.raises(UsageError, match=r"here, and the cell was planned with .* run the suite again"):
+    with pytest.raises(UsageError, match=r"here, but the cell was planned with .* run the suite again"):
         plugins.check_sources(planned)
     with pytest.raises(UsageError, match="has changed since this process imported it"):
         plugins.check_sources({path: plugins.fingerprint(path)["source"] for path in chosen.plugins.values()})

@@ -63,4 +63,4 @@ def test_listen_option_equals_field(suites: tuple[Path, Path], tmp_path: Path, e
 def test_doctor_option_needs_suite(emtta: Command) -> None:
     refused = emtta("doctor", *GIVEN)
     assert refused.code == 2
-    assert "--snr-convention is how a suite's ratios are understood; name the suite" in refused.err
+    assert "--snr-convention applies to the ratios of a suite; name the suite" in refused.err

@@ -141,7 +141,7 @@ def test_version_is_package_version(emtta: Command) -> None:
 
 def test_doctor_creates_no_store(emtta: Command, tmp_path: Path) -> None:
     outcome = emtta("doctor", "--store", tmp_path / "far" / "away")
-    assert f"{tmp_path / 'far' / 'away'} can be made" in outcome.out
+    assert f"{tmp_path / 'far' / 'away'} can be created" in outcome.out
     assert not any(tmp_path.iterdir())
 
 
@@ -170,10 +170,10 @@ MISTAKES = {
     "an unknown format": (["report", "leaderboard", "--format", "xml"], 2, "xml"),
     "SQL that is none": (["sql", "SELEKT 1"], 1, "SELEKT"),
     "SQL that would write": (["sql", "CREATE TABLE x AS SELECT 1"], 2, "SELECT"),
-    "a run without a name": (["report", "leaderboard", "--run", ""], 2, "what follows --run is empty"),
-    "a folder without a name": (["doctor", "--corpus-dir", " "], 2, "what follows --corpus-dir is empty"),
-    "a run's id without a letter": (["run", "smoke", "--dry-run", "--run-id="], 2, "what follows --run-id is empty"),
-    "a suite without a name": (["run", ""], 2, "what follows run is empty"),
+    "a run without a name": (["report", "leaderboard", "--run", ""], 2, "the value of --run is empty"),
+    "a folder without a name": (["doctor", "--corpus-dir", " "], 2, "the value of --corpus-dir is empty"),
+    "a run's id without a letter": (["run", "smoke", "--dry-run", "--run-id="], 2, "the value of --run-id is empty"),
+    "a suite without a name": (["run", ""], 2, "the value of run is empty"),
     "an unknown verb": (["fly"], 2, "fly"),
 }
 
@@ -273,7 +273,7 @@ def test_stop_request_is_explained(
     monkeypatch.setattr("flows.cli._progress.channel", channel)
     with watching(Console(file=written, width=200, force_terminal=terminal)):
         channel.ask_to_stop(number)
-    assert f"stopping when the batches in hand are done; {again} again" in written.getvalue()
+    assert f"stopping after the current batches; {again} again" in written.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])

@@ -70,7 +70,7 @@ def test_paper_domains_prepare_offline(
     assert "hindi: 4 utterances" in done.err
     assert hub.asked == []
     again = emtta("prepare", suite, "--store", store, "--only", "group=noise")
-    assert (again.code, again.err.count("6 utterances, there already")) == (0, 10)
+    assert (again.code, again.err.count("6 utterances, already prepared")) == (0, 10)
     examined = emtta("doctor", suite, "--store", store)
     assert examined.code == 0
     assert "here, 10 of 10 prepared" in examined.out
@@ -123,7 +123,7 @@ def test_manual_download_size_is_cited(tmp_path: Path, hub: Hub, suite_file: Sui
     for language, size in {"german": "122.9 GB", "polish": "6.6 GB"}.items():
         assert f"Multilingual LibriSpeech {language} test: about {size} to get by hand (all splits of" in shown.err
     rows = " ".join(shown.out.split())
-    assert rows.count("missing, size not known") == len(MS_SNSD)
+    assert rows.count("missing, size unknown") == len(MS_SNSD)
     assert rows.count("missing, about 7.5 GB") == len(SPEAKERS)
     assert "AMI ihm test meeting missing CC BY 4.0" in rows
 
@@ -142,7 +142,7 @@ def test_failed_domain_harms_no_other(tmp_path: Path, hub: Hub, suite_file: Suit
     assert "short: not prepared: the corpus of domain 'short' has no utterance that is short enough: 6 are " in done.err
     assert "noisy: not prepared: the noise 'Babble_4.wav' is not in any folder" in done.err
     assert "gone: not prepared: L2-ARCTIC of all accents is not in any folder" in done.err
-    assert "\ngone-too: not prepared, as gone\n" in done.err
+    assert "\ngone-too: not prepared, like gone\n" in done.err
     (corpus_id,) = {entry.name.split("/")[1] for entry in Store.open(str(tmp_path / "store")).backend.list("prepared")}
     kept = Store.open(str(tmp_path / "store")).prepared(corpus_id)
     assert kept is not None
@@ -153,7 +153,7 @@ def test_unusable_utterances_are_counted(tmp_path: Path, suite_file: SuiteFile, 
     speech.add("torn", b"RIFF this is no sound", "lost")
     speech.add("gone", None, "lost")
     told = r"clean: 5 utterances, 2 in error \(first: torn: \S+torn\.wav: is cut off: .*\), "
-    for made in ("prepared in", "there already"):
+    for made in ("prepared in", "already prepared"):
         done = emtta("prepare", suite_file(), "--store", tmp_path / "store")
         assert done.code == 0, done.err
         assert re.search(told + made, done.err)
@@ -163,7 +163,7 @@ def test_unusable_domain_is_missing(tmp_path: Path, suite_file: SuiteFile, emtta
     speech = Speech(tmp_path / "speech")
     for name in ("one", "two"):
         speech.add(name, None, "lost")
-    for made in ("prepared in", "there already"):
+    for made in ("prepared in", "already prepared"):
         done = emtta("prepare", suite_file(), "--store", tmp_path / "store")
         assert done.code == 3
         assert re.search(
@@ -177,7 +177,7 @@ def test_low_disk_is_reported_first(tmp_path: Path, hub: Hub, suite_file: SuiteF
     text += DOMAIN.format("clean", "a") + 'corpus = { name = "librispeech", split = "test-clean" }\n'
     done = emtta("prepare", suite_file(text), "--store", tmp_path / "store")
     assert done.code == 1
-    assert "what is fetched for the suite takes 100000000.00 GB" in done.err
+    assert "the download for the suite takes 100000000.00 GB" in done.err
     assert not [line for line in hub.asked if "parquet" in line and line.startswith("GET") and "bytes=" not in line]
 
 
@@ -191,7 +191,7 @@ def test_remote_reads_need_no_disk(tmp_path: Path, hub: Hub, suite_file: SuiteFi
     assert "x: 1 utterance, prepared in" in done.err
     refused = emtta("prepare", suite, "--store", tmp_path / "store", "--limit", "6")
     assert refused.code == 1
-    assert "what is fetched for the suite takes 100000000.00 GB" in refused.err
+    assert "the download for the suite takes 100000000.00 GB" in refused.err
 
 
 def test_shared_files_are_fetched_once(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:

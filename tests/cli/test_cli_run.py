@@ -68,7 +68,7 @@ def test_cut_hypotheses_are_counted(
     (line,) = [line for line in done.err.splitlines() if line.startswith("hypotheses cut at the token limit")]
     whose = emtta(*shlex.split(line.partition("emtta ")[2]), "--format", "csv")
     assert whose.out.splitlines()[1].split(",")[:4] == ["en", "source", "3", "3"]
-    assert ": 3; listed by: emtta report flags" in line
+    assert ": 3; list them with: emtta report flags" in line
 
 
 def test_failures_name_finishing_command(
@@ -143,7 +143,7 @@ def test_sigterm_keeps_work_and_exits_143(
     channel._listeners.append(strike)
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 143
-    assert "stopping when the batches in hand are done; SIGTERM again to end at once" in outcome.err
+    assert "stopping after the current batches; SIGTERM again to stop immediately" in outcome.err
     assert f"finish them with: emtta rerun mine --store {store}" in outcome.err
     assert holder(Store.open(store), "mine") is None
     with Catalogue(Store.open(store)) as catalogue:
@@ -151,7 +151,7 @@ def test_sigterm_keeps_work_and_exits_143(
     assert 0 < kept < 6
     again = emtta("rerun", "mine", "--store", store)
     assert again.code == 0
-    assert f"it would reuse {kept} utterances that are done" in again.err
+    assert f"it would reuse {kept} finished utterances" in again.err
 
 
 def test_utterance_errors_are_shown(
@@ -160,7 +160,7 @@ def test_utterance_errors_are_shown(
     speech.add("broken", b"RIFF this is no sound", "lost")
     outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", tmp_path / "store")
     assert outcome.code == 0
-    assert "utterances in error: 1, excluded from every WER; listed by: emtta report failures --run mine" in outcome.err
+    assert "utterances in error: 1, excluded from every WER; see: emtta report failures --run mine" in outcome.err
 
 
 def test_dry_run_writes_nothing(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_dry_run_skips_missing_audio(emtta: Command, suite_file: SuiteFile, spee
     gone = CLEAN.replace('"clean"', '"gone"', 1).replace('"speech"', '"nowhere"')
     outcome = emtta("run", suite_file(CLEAN + gone), "--store", tmp_path / "store", "--dry-run")
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
-    assert "2 cells cannot be done, for the audio of their domain is not available: gone" in outcome.err
+    assert "2 cells cannot be done, as the audio of their domain is not available: gone" in outcome.err
 
 
 def test_complete_run_starts_nothing(

@@ -87,7 +87,7 @@ def test_foreign_files_in_sql_are_named(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path, {"sql/reports/theirs.sql": "SELECT 1"})
     reports = importlib.import_module("emtta_core.store.reports")
     monkeypatch.setattr(reports, "SQL", tmp_path / "sql")
-    with pytest.raises(StoreError, match=r"theirs\.sql is no SQL file of emtta"):
+    with pytest.raises(StoreError, match=r"theirs\.sql is not an SQL file of emtta"):
         reports._load("reports")
     with pytest.raises(StoreError, match=r"missing from .*views; install emtta again"):
         reports._load("views")

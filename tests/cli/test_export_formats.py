@@ -113,7 +113,7 @@ def test_trn_gives_the_same_counts(emtta: Command, store: Store, out: Path) -> N
     assert list(ids)[:2] == ["sp.1..x.-talk.0..x.", "sp.1..x.-talk.1..x."], "a speaker, a hyphen, an utterance"
     assert "left out, counted for each method: 6 utterances in error" in said
     assert "left out, counted for each method: 6 utterances without speech" in said
-    assert "texts with a sign that sclite takes for markup, one of ( ) { } @ < ;: 6;" in said
+    assert "texts with a character that sclite takes for markup, one of ( ) { } @ < ;: 6;" in said
 
 
 def test_ids_are_unique_for_sclite() -> None:
@@ -122,7 +122,7 @@ def test_ids_are_unique_for_sclite() -> None:
 
 def test_ctm_has_times_within_windows(emtta: Command, own: Store, out: Path) -> None:
     refused = export(emtta, own, "ctm", out, code=2).err
-    assert "no utterance chosen of the run 'run' was cut in windows, so that no word has a time" in refused
+    assert "no selected utterance of the run 'run' was cut into windows, so words have no times" in refused
     assert not out.exists()
     cut(own)
     export(emtta, own, "ctm", out, "--domain", "babble")
@@ -262,7 +262,7 @@ def test_export_by_another_scorer(emtta: Command, own: Store, out: Path) -> None
         (("export", "run", "--format", "trn", "--method", "em"), "unknown method of the run 'run', 'em'"),
         (("export", "run", "--format", "csv", "--domain", "snow"), "unknown domain of the run 'run', 'snow'"),
         (("export", "run", "--format", "latex", "--method", "source"), "--format latex holds figures of the whole run"),
-        (("export", "run", "--format", "csv", "--hub-id", "a/b"), "--hub-id a/b is for --format hub alone"),
+        (("export", "run", "--format", "csv", "--hub-id", "a/b"), "--hub-id a/b is only for --format hub"),
     ],
 )
 def test_bad_request_names_the_choices(
@@ -281,7 +281,7 @@ def test_files_that_are_there_stay(emtta: Command, store: Store, tmp_path: Path)
     folder.mkdir()
     (folder / "rain.ref.trn").write_text("mine")
     refused = export(emtta, store, "trn", folder, code=2).err
-    assert f"{folder / 'rain.ref.trn'} is there already; name another folder with --out, or add --force" in refused
+    assert f"{folder / 'rain.ref.trn'} already exists; name another folder with --out, or add --force" in refused
     assert [path.name for path in folder.iterdir()] == ["rain.ref.trn"], "no other file is written"
     export(emtta, store, "trn", folder, "--force")
     assert len(read_trn(folder / "rain.ref.trn")) == 5
@@ -290,11 +290,11 @@ def test_files_that_are_there_stay(emtta: Command, store: Store, tmp_path: Path)
 def test_empty_run_is_refused(emtta: Command, tmp_path: Path, out: Path) -> None:
     store = Store.open(tmp_path / "empty", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
-    message = f"has no utterance yet; evaluate it with: emtta rerun run --store {store.location}"
+    message = f"has no utterances yet; evaluate it with: emtta rerun run --store {store.location}"
     assert message in export(emtta, store, "trn", out, code=2).err
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": None}, attempt=store.begin_attempt(key))
-    message = f"is in a WER; see why: emtta report failures --run run --store {store.location}"
+    message = f"counts in a WER; see why: emtta report failures --run run --store {store.location}"
     assert message in export(emtta, store, "trn", out, code=2).err
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -305,6 +305,6 @@ def test_incomplete_run_says_so(emtta: Command, tmp_path: Path, out: Path) -> No
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(1)]}, attempt=store.begin_attempt(key))
     assert (
-        "the run is not complete: 1 of 3 utterances are there; finish it with: emtta rerun run"
+        "the run is not complete: 1 of 3 utterances are done; finish it with: emtta rerun run"
         in export(emtta, store, "trn", out).err
     )

@@ -199,7 +199,7 @@ def test_other_code_run_is_not_resumed(
     monkeypatch.setattr("emtta_core.pipeline.run.ALGORITHM_VERSION", -1)
     state = evaluate(run_id(store), str(store), return_state=True)
     assert state.is_failed()
-    assert "was planned by other code" in str(state.message)
+    assert "was planned by different code" in str(state.message)
     assert states(store) == {"clean/source": "complete", "clean/em-tok": "missing"}
 
 
@@ -219,7 +219,7 @@ def test_signal_starts_no_new_cell(
     assert main is not None
     state = run(path, store, listener=interrupt)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
-    assert f"are not complete, for it was asked to stop by {number.name}\n" in str(state.message)
+    assert f"are not complete, as it was asked to stop by {number.name}\n" in str(state.message)
     assert sum(isinstance(event, Stopping) for event in heard) == 1
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left

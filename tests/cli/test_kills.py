@@ -91,8 +91,7 @@ def test_first_signal_finishes_shard(
     assert 1 <= len(kept) < 43
     assert readable(store)
     assert (
-        f"it would reuse {len(kept)} utterances that are done"
-        in emtta("rerun", "mine", "--store", store, "--dry-run").err
+        f"it would reuse {len(kept)} finished utterances" in emtta("rerun", "mine", "--store", store, "--dry-run").err
     )
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
@@ -189,7 +188,7 @@ def test_read_only_store_still_answers(
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 1
     assert "Read-only file system" in outcome.err
-    assert "choose a store that can be written" in outcome.err
+    assert "choose a writable store" in outcome.err
     assert emtta("status", "mine", "--store", store).code == 3
     assert "source" in emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
 

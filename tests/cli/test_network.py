@@ -53,16 +53,16 @@ def test_all_hosts_may_bypass(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("proxy", "fault"),
     [
-        ("socks4://127.0.0.1:1080", "nothing here speaks 'socks4' to a proxy"),
-        ("ftp://proxy:21", "nothing here speaks 'ftp' to a proxy"),
-        ("http://proxy:port", "its port is no number from 0 to 65535"),
+        ("socks4://127.0.0.1:1080", "the proxy scheme 'socks4' is not supported"),
+        ("ftp://proxy:21", "the proxy scheme 'ftp' is not supported"),
+        ("http://proxy:port", "its port is not a number from 0 to 65535"),
         ("http://", "it names no host"),
     ],
 )
 def test_unusable_proxy_is_dropped(proxy: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
     (sentence,) = settle_proxies()
-    assert sentence.startswith(f"ALL_PROXY={proxy} is not used: {fault}; write it as http://HOST:PORT")
+    assert sentence.startswith(f"ALL_PROXY={proxy} is ignored: {fault}; write it as http://HOST:PORT")
     assert "ALL_PROXY" not in os.environ
     httpx.Client().close()
 

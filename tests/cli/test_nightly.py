@@ -97,7 +97,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     path, location = suite_file(), tmp_path / "store"
     first = night(path, location)
     assert first.is_completed(), first.message
-    assert "not compared: there is no complete run of this suite and model before it" in str(first.message)
+    assert "not compared: there is no earlier complete run of this suite and model" in str(first.message)
     store = Store.open(location)
     (earlier,) = store.runs()
 
@@ -184,9 +184,9 @@ def test_foreign_deployment_is_kept() -> None:
         client.create_deployment(flow_id, name="pooled", parameters=what, work_pool_name="pool")
     _refuse_taken("mine", what)  # the same again, with another hour perhaps
     _refuse_taken("another", what)
-    with pytest.raises(UsageError, match=r"nightly/mine is there already and evaluates smoke into /store; .*mine-2"):
+    with pytest.raises(UsageError, match=r"nightly/mine already exists and evaluates smoke into /store; .*mine-2"):
         _refuse_taken("mine", what | {"store": "/elsewhere"})
-    with pytest.raises(UsageError, match="nightly/pooled is there already and belongs to the work pool pool"):
+    with pytest.raises(UsageError, match="nightly/pooled already exists and belongs to the work pool pool"):
         _refuse_taken("pooled", what)
 
 
@@ -274,7 +274,7 @@ def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, 
 
     state = scheduled(path, location, at, "UTC", strike)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
-    assert "are not complete, for it was asked to stop by SIGTERM\n" in str(state.message)
+    assert "are not complete, as it was asked to stop by SIGTERM\n" in str(state.message)
     assert "finish them with: emtta rerun tiny-2026-03-01 " in str(state.message)
     assert "compared" not in str(state.message)
     store = Store.open(location)
@@ -293,9 +293,7 @@ def test_date_follows_schedule_time_zone(suite_file: SuiteFile, speech: Speech, 
     assert set(Store.open(location).runs()) == {"tiny-2026-03-02", "tiny-2026-03-01"}
     state = scheduled(path, location, at, "Asia/Tokio")
     assert state.is_failed()
-    assert "unknown time zone 'Asia/Tokio'; the names are those of the IANA database, as Asia/Tokyo" in str(
-        state.message
-    )
+    assert "unknown time zone 'Asia/Tokio'; use a name of the IANA database, such as Asia/Tokyo" in str(state.message)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -411,10 +409,10 @@ def test_next_runs_keep_hour_across_dst() -> None:
 @pytest.mark.parametrize(
     ("cron", "timezone", "message"),
     [
-        ("2 o'clock", "UTC", "has 2 fields and not 5: minute hour day-of-month month day-of-week"),
-        ("0 25 * * *", "UTC", "'0 25 * * *' does not hold"),
-        ("0 0 30 2 *", "UTC", "'0 0 30 2 *' never comes"),
-        ("0 2 * * *", "Europe/Brelin", "unknown time zone 'Europe/Brelin'; the names are those of the IANA database"),
+        ("2 o'clock", "UTC", "has 2 fields, not 5: minute hour day-of-month month day-of-week"),
+        ("0 25 * * *", "UTC", "'0 25 * * *' is invalid"),
+        ("0 0 30 2 *", "UTC", "'0 0 30 2 *' is never due"),
+        ("0 2 * * *", "Europe/Brelin", "unknown time zone 'Europe/Brelin'; use a name of the IANA database"),
     ],
 )
 def test_invalid_schedule_is_refused(cron: str, timezone: str, message: str) -> None:

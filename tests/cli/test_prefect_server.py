@@ -93,7 +93,7 @@ def test_only_owner_is_answered(server: TemporaryServer) -> None:
     with SyncPrefectClient(server.url, auth_string=server.auth) as client:
         assert client.read_flow_runs() == []
     with temporary_settings({PREFECT_API_URL: server.url}):
-        with pytest.raises(EmttaError, match=r"refuses this client \(401\); .*export PREFECT_API_AUTH_STRING=USER:"):
+        with pytest.raises(EmttaError, match=r"rejects this client \(401\); .*export PREFECT_API_AUTH_STRING=USER:"):
             reach()
         with temporary_settings({PREFECT_API_AUTH_STRING: server.auth}):
             reach()
@@ -143,10 +143,10 @@ PAGE = (200, "<html>")
         (
             {"/api/admin/version": (401, "{}")},
             "/api",
-            r"refuses this client \(401\); .*PREFECT_API_AUTH_STRING=",
+            r"rejects this client \(401\); .*PREFECT_API_AUTH_STRING=",
         ),
-        ({"/api/admin/version": PAGE}, "/api", r"what answers at PREFECT_API_URL=URL/api is no Prefect server"),
-        ({}, "/api", r"what answers at PREFECT_API_URL=URL/api is no Prefect server .*404"),
+        ({"/api/admin/version": PAGE}, "/api", r"the server at PREFECT_API_URL=URL/api is not a Prefect server"),
+        ({}, "/api", r"the server at PREFECT_API_URL=URL/api is not a Prefect server .*404"),
     ],
 )
 def test_foreign_answer_names_what_to_set(paths: dict[str, tuple[int, str]], below: str, message: str) -> None:
@@ -185,7 +185,7 @@ def test_server_is_not_blamed_for_proxy(monkeypatch: pytest.MonkeyPatch) -> None
 def test_unwritable_home_names_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
         writable_home()
-    assert str(refused.value).startswith("Prefect's home /proc/nohome cannot be written")
+    assert str(refused.value).startswith("Prefect's home /proc/nohome is not writable")
     with temporary_settings({PREFECT_HOME: Path(str(refused.value).rpartition("export PREFECT_HOME=")[2])}):
         writable_home()
 
@@ -228,7 +228,7 @@ def test_own_server_needs_no_proxy(suite_file: SuiteFile, speech: Speech, log: P
     proxies = {"ALL_PROXY": proxy, "http_proxy": proxy}
     done = subprocess.run([*command, *words], env=os.environ | proxies, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert ("is not used" in done.stderr) == proxy.startswith("socks4")
+    assert ("is ignored" in done.stderr) == proxy.startswith("socks4")
 
 
 def test_busy_port_suggests_free_one(emtta: Command, log: Path) -> None:

@@ -40,7 +40,7 @@ def test_dry_run_lists_work_and_reuse(emtta: Command, half: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", half, "--dry-run")
     assert outcome.code == 0
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
-    assert "it would reuse 6 utterances that are done" in outcome.err
+    assert "it would reuse 6 finished utterances" in outcome.err
     assert emtta("status", "mine", "--store", half).code == 3
 
 
@@ -106,7 +106,7 @@ def test_all_errors_is_incomplete(emtta: Command, suite_file: SuiteFile, speech:
     store = tmp_path / "store"
     outcome = emtta("run", suite_file(methods=("source",)), "--run-id", "mine", "--store", store)
     assert outcome.code == 3
-    assert "incomplete: clean/source: all 3 utterances are in error; the report `failures` says why" in outcome.err
+    assert "incomplete: clean/source: all 3 utterances are in error; the report `failures` gives" in outcome.err
     status = emtta("status", "mine", "--store", store)
     assert status.code == 3
     assert "mine (incomplete)" in status.out
@@ -118,9 +118,9 @@ def test_other_code_run_is_read_only(emtta: Command, half: Path, monkeypatch: py
     for arguments in (("--dry-run",), (), ("--force",)):
         outcome = emtta("rerun", "mine", "--store", half, *arguments)
         assert outcome.code == 2
-        assert "the run 'mine' was planned by other code" in outcome.err
+        assert "the run 'mine' was planned by different code" in outcome.err
         assert "the algorithm's version: " in outcome.err
-        assert "begin a new run of its suite" in outcome.err
+        assert "start a new run of its suite" in outcome.err
     assert attempts(half, "clean", "em-tok-b") == []
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
     assert emtta("status", "mine", "--store", half).code == 3

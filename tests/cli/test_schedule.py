@@ -89,5 +89,5 @@ def test_missing_server_says_how_to_start(
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         refused = emtta("schedule", suite_file(), "--store", tmp_path / "store")
     assert refused.code == 2
-    assert "no Prefect server is named; start one with: emtta server --background" in refused.err
+    assert "no Prefect server is configured; start one with: emtta server --background" in refused.err
     assert "export PREFECT_API_URL=http://127.0.0.1:4200/api" in refused.err

@@ -84,7 +84,7 @@ def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
     assert outcome.code == 0, outcome.err
-    assert "none: 8 utterances scored, 0 had been scored in the same way" in outcome.err
+    assert "none: 8 utterances scored, 0 already scored in the same way" in outcome.err
     assert utterances(store, "*") == before, "the suite's scorer is still the one that is shown"
     # "Wrong, green! Blue river": three words differ where nothing is normalized, one where everything is
     assert [(row[1], row[2], row[4]) for row in figures(store, "none")] == [
@@ -100,7 +100,7 @@ def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
 def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     again = emtta("score", "run", "--store", store.location)
-    assert "whisper: 0 utterances scored, 8 had been scored in the same way" in again.err
+    assert "whisper: 0 utterances scored, 8 already scored in the same way" in again.err
     Path(store.location, "rescores").mkdir(exist_ok=True)
     both = ("--scorer", "basic", "--scorer", "whisper")
     assert emtta("score", "run", *both, "--store", store.location).code == 0
@@ -130,7 +130,7 @@ def test_compacted_run_is_scored(emtta: Command, store: Store) -> None:
 def test_missing_scorer_names_the_command(emtta: Command, store: Store) -> None:
     refused = emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location)
     assert refused.code == 2
-    assert "the run 'run' is not scored by 'jiwer'; it is by whisper." in refused.err
+    assert "the run 'run' is not scored by 'jiwer', only by whisper." in refused.err
     command = f"emtta score run --scorer jiwer --store {store.location}"
     assert command in refused.err
     assert emtta(*command.split()[1:]).code == 0
@@ -143,7 +143,7 @@ def test_two_releases_are_mended(emtta: Command, store: Store, monkeypatch: pyte
     write_shard(store, key, {"a": [heard(2)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
     assert all("the run was scored by the releases" in str(row[-1]) for row in figures(store))
     outcome = emtta("score", "run", "--store", store.location)
-    assert "whisper: 2 utterances scored, 6 had been scored in the same way" in outcome.err
+    assert "whisper: 2 utterances scored, 6 already scored in the same way" in outcome.err
     assert [row[-1] for row in figures(store)] == [None] * 4
 
 
@@ -161,7 +161,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
     assert emtta("score", "run", "--scorer", "basic", "--store", store.location).code == 0
     assert [row[2] for row in figures(store, "basic")] == [1, 2, 1, 2]
     again = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
-    assert "whisper: 0 utterances scored, 8 had been" in again.err
+    assert "whisper: 0 utterances scored, 8 already" in again.err
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
         ("r.csv", "id,text\na,one\na,two\n", "line 3: utterance 'a' has two different texts"),
         ("r.csv", "id,text,domain\na,one,snow\n", "no utterance 'a' in domain 'snow'"),
         ("r.jsonl", '{"id": "a", "text": "one"}\n{"id": 1}\n', "line 2: {'id': 1} must have id and text"),
-        ("r.jsonl", "{\n", "line 1: it is no JSON"),
+        ("r.jsonl", "{\n", "line 1: not valid JSON"),
         ("r.txt", "a one\n", "the ending '.txt'; give a .csv, .tsv or .jsonl"),
         ("r.csv", b"id,text\na,\xff\n", "not text in UTF-8"),
     ],
@@ -195,7 +195,7 @@ def test_bad_references_are_named(
         ("whispr", "there is no normalizer 'whispr'; choose from: whisper, basic, marks, jiwer, none"),
         ("whisper+numbrs", "has the option 'numbrs'; use a normalizer, optionally followed by +numbers or +compounds"),
         ("nowhere:normalize", "there is no module 'nowhere' for 'nowhere:normalize'"),
-        ("own_rules:PLUGIN", "has no attribute 'PLUGIN'; name an object that the module has"),
+        ("own_rules:PLUGIN", "has no attribute 'PLUGIN'; name an existing object of the module"),
         ("own_rules:__name__", "is 'own_rules'; it must be a function of the text"),
     ],
 )
@@ -244,7 +244,7 @@ def test_killed_scoring_goes_on(emtta: Command, store: Store, monkeypatch: pytes
     assert all(row[-1] for row in figures(store, "none")[2:])
     monkeypatch.setattr("emtta_core.pipeline.rescoring.score_all", kept)
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
-    assert "none: 4 utterances scored, 4 had been scored in the same way" in outcome.err
+    assert "none: 4 utterances scored, 4 already scored in the same way" in outcome.err
     assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
 
 

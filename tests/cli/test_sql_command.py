@@ -188,7 +188,7 @@ def test_prompt_survives_mistake(catalogue: Catalogue, state: Path, capsys: pyte
         "SELEKT",
         "unknown command '.fly'; choose from: .format, .help, .quit, .report, .reports, .schema, .views",
         "unknown view or table 'nothing'",
-        "there are 0 names; write .schema NAME",
+        "expected one name, but got 0; write .schema NAME",
         "a prompt cannot show the format 'parquet'",
         "unknown report 'x'",
         "only one SELECT at a time",

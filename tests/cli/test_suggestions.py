@@ -175,7 +175,7 @@ def test_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech
         (remedy,) = [fault["remedy"] for fault in json.loads(found.out) if fault["file"] == str(damaged)]
         damaged.unlink()
         if table == "plans":
-            assert "run the suite again with --run-id mine: what is done is kept" in remedy
+            assert "run the suite again with --run-id mine: finished work is kept" in remedy
             (store / "runs/run_id=mine/run.parquet").unlink()
             before = attempts()
             assert emtta(*words).code == 0

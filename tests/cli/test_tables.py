@@ -128,7 +128,10 @@ def test_extension_determines_content(emtta: Command, store: Store, tmp_path: Pa
     [
         (["report", "leaderboard", "--out", "t.xlsx"], "unknown ending .xlsx; choose from: .csv, .json"),
         (["sql", "SELECT 1", "--out", "t.svg"], "unknown ending .svg"),
-        (["report", "html", "--out", "nowhere/page.html"], "there is no folder nowhere; make it, or name another file"),
+        (
+            ["report", "html", "--out", "nowhere/page.html"],
+            "there is no folder nowhere; create it, or name another file",
+        ),
         (["report", "html", "--out", "fig.svg"], "--out fig.svg is not the name of a page"),
         (["report", "html", "--out", "page"], "--out page is not the name of a page"),
         (["report", "leaderboard", "--format", "csv", "--out", "t.tex"], "contradicts --out t.tex"),

@@ -179,7 +179,7 @@ def hub_files(hub: Hub) -> dict[str, bytes]:
 def test_low_disk_is_refused_before_fetch(hub: Hub) -> None:
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 10**17})
     with pytest.raises(
-        CorpusError, match=r"what is fetched of openslr/librispeech_asr takes 100000000\.00 GB, and .* HF_HUB_CACHE"
+        CorpusError, match=r"the download of openslr/librispeech_asr takes 100000000\.00 GB, but .* HF_HUB_CACHE"
     ):
         list(LibriSpeech().read_all())
     assert not downloads(hub)
@@ -235,7 +235,7 @@ def test_denied_access_names_token(hub: Hub, status: int) -> None:
     pinned = LibriSpeech().located()
     assert pinned.count().utterances == 6
     hub.status = status
-    with pytest.raises(CorpusError, match=f"answers {status} when asked for .*; look at HF_TOKEN") as refused:
+    with pytest.raises(CorpusError, match=f"answers {status} when asked for .*; check HF_TOKEN") as refused:
         list(pinned.read_all())
     assert not isinstance(refused.value, UnreachableHubError)
     assert not is_transient(refused.value)
@@ -261,7 +261,7 @@ def test_unwritable_cache_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest
     librispeech_hub(hub)
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
-    with pytest.raises(CorpusError, match=r"cannot be kept at .*/file/hub: Not a directory; set HF_HUB_CACHE"):
+    with pytest.raises(CorpusError, match=r"cannot be saved in .*/file/hub: Not a directory; set HF_HUB_CACHE"):
         list(LibriSpeech().read_all())
 
 

@@ -21,8 +21,8 @@ FAULTS = [
     (IndexError("list index out of range"), "list index out of range"),
     (KeyError("cat"), "there is no 'cat'"),
     (ValueError("soundlib.errors.DecodeError: bad block\nmore"), "bad block"),
-    (RuntimeError(""), "no reason is given"),
-    (AssertionError(), "something is not as it must be"),
+    (RuntimeError(""), "no reason given"),
+    (AssertionError(), "an internal check failed"),
     (ZeroDivisionError("division by zero"), "division by zero"),
 ]
 

@@ -51,7 +51,7 @@ SPECIAL: dict[str, tuple[Callable[[Path], None], str]] = {
     "pipe": (os.mkfifo, "it is a named pipe, not a plain file"),
     "folder": (Path.mkdir, "it is a folder, not a plain file"),
     "gone": (lambda path: path.symlink_to("/nowhere/at/all"), "No such file"),
-    "sparse": (sparse, "hours, and the limit is 3|MiB are read"),
+    "sparse": (sparse, "hours, and the limit is 3|but the limit is"),
     "slow": (slow, "sample rate is 1 Hz"),
     "silence": (silence, r"its header states 5\.0 hours, and the limit is 3; .* set EMTTA_MAX_AUDIO_HOURS"),
 }

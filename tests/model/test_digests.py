@@ -74,7 +74,7 @@ def test_broken_cache_is_harmless(folder: Path, cache: Path, tmp_path: Path, mon
 def test_unplanned_model_is_refused(suite_file: SuiteFile, speech: Speech) -> None:
     suite = load_suite(str(suite_file()))
     run = plan_run(suite, "0123456789abcdef")
-    with pytest.raises(ModelError, match=r"the run was planned with 0123456789abcdef; bring the model back"):
+    with pytest.raises(ModelError, match=r"the run was planned with 0123456789abcdef; restore the model"):
         model_for(Job.of(run, run.cells[0], "store"))
 
 

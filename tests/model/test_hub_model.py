@@ -167,7 +167,9 @@ def test_missing_name_is_reported(hub: Hub, tiny_model: Path) -> None:
 @pytest.mark.parametrize("name", ["openai/whisper base", "openai--whisper-base"])
 @pytest.mark.parametrize("revision", [None, "0" * 40])
 def test_impossible_name_shows_form(hub: Hub, name: str, revision: str | None) -> None:
-    with pytest.raises(UsageError, match=f"can have no model '{name}'; a name there is OWNER/NAME, of letters"):
+    with pytest.raises(
+        UsageError, match=f"model '{name}' has an invalid name; a name on the hub is OWNER/NAME, of letters"
+    ):
         load_model(name, device="cpu", revision=revision)
     assert hub.asked == []
 
@@ -191,7 +193,7 @@ def test_pickle_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
 
 def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     publish(hub, tiny_model, declared={"model.safetensors": 10**15})
-    with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, and .* GB are free.*HF_HUB_CACHE"):
+    with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, but only .* GB are free.*HF_HUB_CACHE"):
         load_model(NAME, device="cpu")
     assert fetched(hub) == []
 

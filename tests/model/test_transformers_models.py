@@ -125,7 +125,7 @@ def test_run_evaluates_kind(
     path.write_text(suite)
     said = {
         "moonshine": "fast: utterances side by side",
-        "qwen2_audio": "generic, of a decoder that hears",
+        "qwen2_audio": "generic, a decoder with audio input",
         "wav2vec2": "CTC",
     }
     assert model_path(emtta, path).startswith(f"{kind}: {said[kind]}")

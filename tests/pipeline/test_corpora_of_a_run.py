@@ -113,7 +113,7 @@ def test_each_missing_keeps_its_reason(
         "gated": "facebook/multilingual_librispeech is gated",
         "empty": "so the split is empty",
         "short": "3 are longer than max_seconds",
-        "large": "make room, or set HF_HUB_CACHE to a folder on another disk",
+        "large": "free space, or set HF_HUB_CACHE to a folder on another disk",
     }
     domains = "".join(
         f'[[domains]]\nname = "{name}"\ngroup = "g"\ncorpus = {{ {corpus} }}\n' for name, corpus in corpora.items()
@@ -181,7 +181,7 @@ def test_resumed_run_takes_late_corpus(
     gone_on = emtta(*words, "--store", store)
     assert gone_on.code == 0, gone_on.err
     assert f"run {run_id}: 1 cells to do, 3 utterances" in gone_on.err
-    planned_anew = "domain late is planned anew, with the audio and transcripts that are there now"
+    planned_anew = "domain late is planned again with its current audio and transcripts"
     assert (planned_anew in gone_on.err) == (again == "rerun")
     query = "select domain, state, planned, done, attempts from cells order by domain"
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
@@ -223,7 +223,7 @@ def test_chosen_id_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny
     assert [cell.utterances for cell in load_run(store, "mine").cells] == [2, 2, 3, 3]
     other = plan_run(suite, MODEL, "another")
     assert find_begun(other, store) is other
-    with pytest.raises(UsageError, match="the run 'mine' is there with another plan"):
+    with pytest.raises(UsageError, match="the run 'mine' exists with a different plan"):
         record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
 
 
@@ -256,7 +256,7 @@ def test_plan_of_other_code_is_left_alone(
     for module in ("plan", "run"):
         monkeypatch.setattr(f"emtta_core.pipeline.{module}.ALGORITHM_VERSION", -1)
     refused = emtta("rerun", begun.run_id, "--store", store.location)
-    assert (refused.code, "was planned by other code" in refused.err) == (2, True), refused.err
+    assert (refused.code, "was planned by different code" in refused.err) == (2, True), refused.err
     whole = plan_run(suite, MODEL)
     assert find_begun(whole, store) == whole
     assert store.plan(begun.run_id) == before

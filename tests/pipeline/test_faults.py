@@ -93,11 +93,11 @@ def test_error_cause_counts() -> None:
         (OSError(errno.EROFS, "Read-only file system"), "Read-only file system; choose folders that can be written"),
         (
             OSError(errno.EMFILE, "Too many open files"),
-            r"Too many open files; raise the limit of open files \(ulimit -n\)",
+            r"Too many open files; raise the limit on open files \(ulimit -n\)",
         ),
         (RuntimeError("IO Error: No space left on device"), "IO Error: No space left on device; make room on"),
         (RuntimeError("database or disk is full"), "database or disk is full; make room on"),
-        (MemoryError(), "memory did not suffice"),
+        (MemoryError(), "not enough memory"),
     ],
 )
 def test_machine_failure_names_remedy(error: Exception, fault: str) -> None:

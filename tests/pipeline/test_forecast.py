@@ -105,10 +105,10 @@ def test_dry_run_shows_it_after_some_work(
 ) -> None:
     path, store = suite_file(CLEAN), tmp_path / "store"
     before = emtta("run", path, "--store", store, "--dry-run")
-    assert "no earlier run tells how long source, em-tok-b will take; one with --limit 20 would" in before.err
+    assert "no earlier run shows how long source, em-tok-b will take; one with --limit 20 would" in before.err
     assert emtta("run", path, "--store", store, "--limit", 1, "--only", "method=source", "--run-id", "few").code == 0
     after = emtta("run", path, "--store", store, "--dry-run")
     assert "adaptation: about 0:0" in after.err
-    assert "of one worker, at the pace of few (cpu)" in after.err
-    assert "no earlier run tells how long em-tok-b will take" in after.err
-    assert "of one worker" in emtta("rerun", "few", "--store", store, "--force", "--method", "source", "--dry-run").err
+    assert "with one worker, at the pace of few (cpu)" in after.err
+    assert "no earlier run shows how long em-tok-b will take" in after.err
+    assert "one worker" in emtta("rerun", "few", "--store", store, "--force", "--method", "source", "--dry-run").err

@@ -173,7 +173,7 @@ def test_selection_matches_every_key(only: list[str], names: int) -> None:
 
 
 def test_conflicting_selection_is_refused() -> None:
-    with pytest.raises(UsageError, match="no cell is all of group=clean, domain=BA"):
+    with pytest.raises(UsageError, match="no cell matches all of group=clean, domain=BA"):
         select(plan(parse_suite(SUITE), DIGEST).cells, ["group=clean", "domain=BA"])
 
 
@@ -284,7 +284,7 @@ def test_remark_is_made_once_for_all_its_domains() -> None:
 def test_empty_corpus_says_so(hub: Hub) -> None:
     librispeech_hub(hub, [])
     empty = SUITE.replace('"synthetic", utterances = 2', '"librispeech"')
-    with pytest.raises(UsageError, match="'clean' has no utterance to adapt to; look at what it holds, or leave"):
+    with pytest.raises(UsageError, match="'clean' has no utterance to adapt to; check what it contains, or leave"):
         plan(parse_suite(empty), DIGEST)
     librispeech_hub(hub)
     with pytest.raises(UsageError, match=r"has no utterance that is short enough: 6 are longer than max_seconds"):
@@ -302,5 +302,5 @@ def test_late_corpus_is_not_prepared(tmp_path: Path) -> None:
     (cell, *_) = [cell for cell in plan(suite, DIGEST).cells if cell.domain == "gone"]
     l2arctic_folder(tmp_path, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
     store = Store.open(str(tmp_path / "store"), create=True)
-    with pytest.raises(UsageError, match="was not there when the run was planned, and is now; a rerun plans"):
+    with pytest.raises(UsageError, match="was not available when the run was planned, and is now; a rerun plans"):
         prepare_domain(suite.domain("gone"), cell.corpus_id, store)

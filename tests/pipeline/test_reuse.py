@@ -99,7 +99,7 @@ def test_raised_limit_runs_only_new(emtta: Command, suite_file: SuiteFile, speec
     place, path = tmp_path / "store", suite_file(methods=("source",))
     evaluated(path, place, limit=2)
     dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
-    assert "are reused where their audio is the same; known once it is prepared" in dry.err
+    assert "with the same audio are reused; this is known once it is prepared" in dry.err
     assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
     assert attempts(place, "three", "source") == [(1, 2)]
     assert reused(place, "three") == {"source": 2}
@@ -200,7 +200,7 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
     assert reused(store, "anew") == {"source": 0}
     refused = emtta("run", path, "--run-id", "first", "--store", store, "--no-reuse")
     assert refused.code == 2
-    assert "run first was begun without --no-reuse; to measure everything anew beside it, add a --run-id" in refused.err
+    assert "run first was begun without --no-reuse; to measure everything again in a new run, add" in refused.err
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
@@ -310,7 +310,7 @@ def test_suggestions_redo_mended_text(emtta: Command, suite_file: SuiteFile, spe
     (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
     again = emtta("rerun", "mine", "--store", place)
     assert again.code == 0, again.err
-    assert "domain clean is planned anew, with the audio and transcripts that are there now" in again.err
+    assert "domain clean is planned again with its current audio and transcripts" in again.err
     assert attempts(place, "mine", "source")[-1] == (2, 3)
     failures = emtta("report", "failures", "--run", "mine", "--store", place, "--format", "csv").out
     assert failures.count("\n") == 1, "its head alone"

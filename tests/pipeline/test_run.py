@@ -68,7 +68,7 @@ def test_other_plan_shows_differences(suite_file: SuiteFile, speech: Speech, sto
     with pytest.raises(UsageError) as refusal:
         record(planned(suite_file(noisy, ("source",)), "mine"), store)
     message = str(refusal.value)
-    assert "'mine' is there with another plan" in message
+    assert "'mine' exists with a different plan" in message
     assert "methods: ['source', 'em-tok-b'] there, ['source'] here" in message
     assert "domains.clean.corruption: None there" in message
     assert "--run-id" in message

@@ -32,7 +32,7 @@ def done_itself(store: Path, cell: CellState) -> int:
 def test_own_value_of_sweep_is_done_once(emtta: Command, swept: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     dry = emtta("run", swept, "--run-id", "mine", "--store", store, "--dry-run")
-    assert "4 of the cells are the same work as others of this run, whose results they take over" in dry.err
+    assert "4 of the cells are the same work as others of this run, and reuse their results" in dry.err
     outcome = emtta("run", swept, "--run-id", "mine", "--store", store)
     assert outcome.code == 0, outcome.err
     states = cell_states(Store.open(store), "mine")

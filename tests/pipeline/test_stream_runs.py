@@ -215,7 +215,7 @@ def test_stream_without_its_state_begins_anew(make: Make, whole: Whole, damage: 
         state.write_bytes(state.read_bytes()[:-1])
         (fault,) = check_store(streamed.store).faults
         assert fault.file == str(state)
-        assert "have its stream begin anew: emtta rerun run" in fault.remedy
+        assert "run its stream from the start: emtta rerun run" in fault.remedy
     elif damage == "gone":
         state.unlink()
     else:
@@ -262,7 +262,7 @@ def test_command_runs_whole_streams(emtta: Command, suite_file: SuiteFile, tmp_p
     path.write_text(path.read_text().replace("[[domains]]", "[stream]\n[[domains]]", 1))
     ran = emtta("run", path, "--run-id", "a", "--store", store, "--only", "domain=soft")
     assert ran.code == 0, ran.err
-    assert "a stream is done as a whole, so these are done too: clean/em-tok-b, loud/em-tok-b" in ran.err
+    assert "a stream runs as a whole, so these cells run too: clean/em-tok-b, loud/em-tok-b" in ran.err
     assert "soft/source" in ran.err
     assert "clean/source" not in ran.err
     assert "loud/em-tok-b: WER" in ran.err

@@ -201,7 +201,7 @@ def test_other_speech_is_refused(store: Store) -> None:
         write_run(store, run_id, {"vacuum": [1, 1]})
     rewrite(store, "first", suite_toml=demo)
     rewrite(store, "second", suite_toml=demo.replace("snr_db = 7", "snr_db = 0"), corpus="other")
-    with pytest.raises(UsageError, match="other speech in vacuum") as refusal:
+    with pytest.raises(UsageError, match="the speech differs in vacuum") as refusal:
         compare(store, "first", "second")
     assert "domains.vacuum.corruption.snr_db: 7.0 in A, 0.0 in B" in str(refusal.value)
     rewrite(store, "second", suite_toml=demo)

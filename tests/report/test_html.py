@@ -274,7 +274,7 @@ def test_run_without_results_renders(store: Store) -> None:
 
 def test_run_without_cells_renders(store: Store) -> None:
     begin_run(store, "run", [])
-    assert "The plan of this run holds no cell." in squeezed(make_page(store).html)
+    assert "The plan of this run has no cells." in squeezed(make_page(store).html)
 
 
 def test_partial_run_hides_means(store: Store) -> None:
@@ -380,7 +380,7 @@ def test_command_writes_page(complete: Store, emtta: Command, tmp_path: Path) ->
 def test_unwritable_file_is_refused(complete: Store, emtta: Command, tmp_path: Path) -> None:
     ended = emtta("report", "html", "--store", complete.location, "--out", tmp_path / "no" / "page.html")
     assert ended.code == 2
-    assert f"there is no folder {tmp_path / 'no'}; make it, or name another file with --out" in ended.err.replace(
+    assert f"there is no folder {tmp_path / 'no'}; create it, or name another file with --out" in ended.err.replace(
         "\n", " "
     )
 

@@ -119,7 +119,7 @@ def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
     [
         (["domain=hum"], "unknown domain 'hum'; choose from: babble-1"),
         (["method=source"], "not of the form domain="),
-        (["group=mp3", "domain=gsm-1"], "no domain is all of group=mp3, domain=gsm-1"),
+        (["group=mp3", "domain=gsm-1"], "no domain matches all of group=mp3, domain=gsm-1"),
     ],
 )
 def test_empty_selection_is_refused(only: list[str], words: str) -> None:

@@ -113,4 +113,7 @@ def test_history_shows_trend(store: Store, emtta: Command, tmp_path: Path) -> No
     few = emtta("report", "history", "--store", tmp_path, "--param", "nights=2", "--format", "csv")
     assert [line.count("worse") for line in few.out.splitlines()[1:]] == [1, 1]
     refused = emtta("report", "history", "--store", tmp_path, "--param", "trend_z=much")
-    assert (refused.code, "the parameter trend_z is 'much'; it is a number from 0, as 3.8" in refused.err) == (2, True)
+    assert (
+        refused.code,
+        "the parameter trend_z is 'much'; it must be a number from 0, such as 3.8" in refused.err,
+    ) == (2, True)

@@ -274,7 +274,7 @@ def test_unknown_name_lists_known(catalogue: Catalogue) -> None:
         catalogue.report("leaderboard", "x")
     with pytest.raises(UsageError, match=r"unknown parameter .* 'colour'; choose from: group, method, run_id"):
         catalogue.report("domains", colour="red")
-    with pytest.raises(UsageError, match="the report runs is on all runs of the store; leave the run 'run' out"):
+    with pytest.raises(UsageError, match="the report runs covers all runs of the store; leave out run 'run'"):
         catalogue.report("runs", "run")
 
 

@@ -513,7 +513,7 @@ def test_bad_readback_stops_compaction(store: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         store.backend, "write", lambda name, found: write(name, damaged(found) if name.startswith("packs/") else found)
     )
-    with pytest.raises(StoreError, match="is not what is read there"):
+    with pytest.raises(StoreError, match="does not read back as it was written"):
         compact(store, "bad")
     assert content(store) == before
 
@@ -522,7 +522,7 @@ def test_check_passes_healthy_store(store: Store, emtta: Command) -> None:
     outcome = emtta("check", store.location)
     assert outcome.code == 0
     assert outcome.out == ""
-    assert "files (" in outcome.err and "none of them to be seen to" in outcome.err
+    assert "files (" in outcome.err and "none of them need attention" in outcome.err
     compact(store, "good")
     assert json.loads(emtta("check", "--store", store.location, "--format", "json").out) == []
     assert emtta("check", store.location, "--run", "nothing").code == 2
@@ -539,9 +539,9 @@ def test_check_reports_missing_files(store: Store) -> None:
     store.backend.remove([entry.name for entry in store.backend.list("hypotheses/run_id=good")])
     store.backend.write("leases/bad/000009.json", b"{")
     found = faults(check_store(store))
-    assert "counts 2 shards, and 1 are there" in found["prepared/corpus-two/_complete.json"]
+    assert "records 2 shards, but there are 1" in found["prepared/corpus-two/_complete.json"]
     assert "has no such file" in found[PLAN]
-    assert "are gone: those of the run good" in found["links/run_id=bad/source_run=good/00000.parquet"]
+    assert "links to, of the run good, are gone" in found["links/run_id=bad/source_run=good/00000.parquet"]
     assert "cannot be read" in found["leases/bad"]
 
 

@@ -176,7 +176,7 @@ def test_command_refuses_to_spoil(store: Store, tmp_path: Path, emtta: Command) 
     other = tmp_path / "other.duckdb"
     other.write_text("mine")
     for file, words in (
-        (other, "is there, and is no earlier export; remove it, or name another file"),
+        (other, "exists and is not an earlier export; remove it, or name another file"),
         (tmp_path / "no" / "folder.duckdb", "there is no folder"),
     ):
         outcome = emtta("catalog", "export", file, "--store", store.location)
@@ -188,5 +188,5 @@ def test_command_refuses_to_spoil(store: Store, tmp_path: Path, emtta: Command) 
     done = emtta("catalog", "export", tmp_path / "x.duckdb", "--store", store.location)
     assert done.code == 0
     assert "2 runs" in done.err
-    assert "left out, needing emtta's own functions: edits" in done.err
+    assert "left out, as they need emtta's functions: edits" in done.err
     assert "emtta catalog export" in emtta("catalog", "export", "--help").out.split("Examples")[1]

@@ -233,7 +233,7 @@ def test_unreadable_one_is_not_free(store: Store, damage: str, monkeypatch: pyte
 
             monkeypatch.setattr(type(store.backend), "read", stale)
         for ask in (lambda: holder(store, "mine"), lambda: lease(store, "mine").__enter__()):
-            with pytest.raises(StoreError, match=r"cannot be read .*nobody knows whether the run 'mine'"):
+            with pytest.raises(StoreError, match=r"cannot be read .*it is unknown whether the run 'mine'"):
                 ask()
         held.check(store)
 
@@ -241,7 +241,7 @@ def test_unreadable_one_is_not_free(store: Store, damage: str, monkeypatch: pyte
 def test_vanished_one_is_lost(store: Store) -> None:
     with lease(store, "mine") as held:
         store.backend.remove([FIRST])
-        with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun anew"):
+        with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun again"):
             held.check(store)
     assert not store.backend.exists(FIRST), "whoever lost a lease does not write it"
 
@@ -255,7 +255,7 @@ def test_number_is_not_reused(store: Store) -> None:
     with lease(store, "mine"):  # as pruning takes it
         pass
     remove_old_leases(store, "mine")
-    with lease(store, "mine") as other:  # the run is begun anew under its id
+    with lease(store, "mine") as other:  # the run is begun again under its id
         assert other.number > lost.number
         with pytest.raises(LeaseLostError):
             lost.check(store)

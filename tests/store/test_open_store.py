@@ -48,7 +48,7 @@ def test_mistakes_are_explained(place: str, tmp_path: Path) -> None:
     store = open_store(place)
     with pytest.raises(UsageError, match="unknown run 'no'; choose from: run"):
         store.report("domains", run="no")
-    with pytest.raises(UsageError, match=r"no value is given for \$method of the query; give one"):
+    with pytest.raises(UsageError, match=r"the query's \$method has no value; give one"):
         store.sql(SQL)
     with pytest.raises(UsageError, match="unknown parameter of the query, 'domain'; choose from: method"):
         store.sql(SQL, method="source", domain="babble")

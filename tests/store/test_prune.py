@@ -119,7 +119,7 @@ def test_busy_run_is_kept(store: Store) -> None:
     with lease(store, "busy"):
         pruning = plan_pruning(store, Keep.parse("1"), now=NOW)
         assert [run.name for run in pruning.runs] == ["busy-later"]
-        assert "works on it" in pruning.spared["busy"]
+        assert "is working on it" in pruning.spared["busy"]
         with lease(store, "busy-later"):
             done = prune(store, pruning)
         assert done.runs == []
@@ -233,7 +233,7 @@ def test_invalid_count_or_age_is_refused(keep: str, emtta: Command, tmp_path: Pa
     Store.open(tmp_path / "store", create=True)
     outcome = emtta("prune", f"--keep={keep}", "--store", tmp_path / "store")
     assert outcome.code == 2
-    assert f"--keep {keep!r} says neither" in " ".join(outcome.err.split())
+    assert f"--keep {keep!r} is neither" in " ".join(outcome.err.split())
     assert "as 12h, 30d or 8w" in " ".join(outcome.err.split())
 
 
@@ -259,7 +259,7 @@ def test_command_previews_removals(command_store: Store, emtta: Command) -> None
     assert len(command_store.runs()) == 3
     outcome = emtta(*arguments)
     assert outcome.code == 2
-    assert "nobody can be asked; add --yes" in outcome.err
+    assert "there is no terminal; add --yes" in outcome.err
     size = sum(path.stat().st_size for path in Path(command_store.location).rglob("*") if path.is_file())
     outcome = emtta(*arguments, "--yes")
     assert outcome.code == 0
@@ -274,12 +274,12 @@ def test_command_compacts_and_reports(tmp_path: Path, emtta: Command) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "run", days=1, complete=False)
     arguments = ("compact", "run", "--store", store.location)
-    assert "would put 4 files" in emtta(*arguments, "--dry-run").err
+    assert "would merge 4 files" in emtta(*arguments, "--dry-run").err
     assert store.backend.list("packs") == []
     outcome = emtta(*arguments)
     assert outcome.code == 0
     assert "4 files" in outcome.err
-    assert "are 3 now" in outcome.err
+    assert "are now 3" in outcome.err
     assert "nothing to do, its rows are in 3 files" in emtta(*arguments).err
     assert emtta("compact", "nothing", "--store", store.location).code == 2
     with lease(store, "run"):

@@ -147,7 +147,7 @@ def test_endless_query_times_out(store: Store) -> None:
             "SELECT list(range) FROM range(1000000000)",
             r"the query was stopped at the memory limit of 100\.0 MB; .*Limits\(memory=",
         ),
-        ("SELECT * FROM range(100000000000)", r"its answer is larger than 12\.5 MB.*LIMIT.*Limits\(memory="),
+        ("SELECT * FROM range(100000000000)", r"its result is larger than 12\.5 MB.*LIMIT.*Limits\(memory="),
     ],
 )
 def test_memory_hungry_query_is_stopped(sql: str, words: str, store: Store) -> None:

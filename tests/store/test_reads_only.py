@@ -132,7 +132,7 @@ def test_queries_open_no_outside_file(source: str, folder: Store) -> None:
     "where", ["SELECT * FROM {}", "SELECT (SELECT count(*) FROM {})", "FROM cells, LATERAL (FROM {})"]
 )
 def test_other_read_functions_are_refused(source: str, where: str, folder: Store) -> None:
-    with pytest.raises(UsageError, match=r"cannot be used here; in FROM there may be .*read_parquet"):
+    with pytest.raises(UsageError, match=r"cannot be used here; FROM accepts .*read_parquet"):
         Catalogue(folder).query(where.format(source))
 
 

@@ -60,12 +60,12 @@ def test_forbidden_names_permission(s3: S3Server, bucket: str, monkeypatch: pyte
         store = Store.open(f"s3://{bucket}/store")
         with Catalogue(store) as catalogue:
             assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)], "reading is all that reports need"
-        with pytest.raises(StoreError, match=r"cannot write .*forbids it .*s3:PutObject"):
+        with pytest.raises(StoreError, match=r"cannot write .*denies access .*s3:PutObject"):
             Store.open(f"s3://{bucket}/store", create=True)
         with pytest.raises(StoreError, match=r"cannot remove .*s3:DeleteObject"):
             store.backend.remove(["runs/run_id=run/run.parquet"])
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIANOBODYKNOWSME000")
-        with pytest.raises(StoreError, match=r"refuses the credentials .*see AWS_ACCESS_KEY_ID"):
+        with pytest.raises(StoreError, match=r"rejects the credentials .*check AWS_ACCESS_KEY_ID"):
             Store.open(f"s3://{bucket}/store")
 
 
@@ -88,7 +88,7 @@ def test_unresponsive_server_is_retryable(bucket: str, monkeypatch: pytest.Monke
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    with pytest.raises(StoreError, match=rf"http://127.0.0.1:{port} does not answer .*see AWS_ENDPOINT_URL") as refusal:
+    with pytest.raises(StoreError, match=rf"http://127.0.0.1:{port} does not answer .*AWS_ENDPOINT_URL") as refusal:
         Store.open(f"s3://{bucket}/store", create=True)
     assert is_transient(refusal.value)
 
@@ -104,7 +104,7 @@ def test_invalid_address_is_reported(bucket: str, monkeypatch: pytest.MonkeyPatc
     ["s3://", "s3://b", "s3:/bucket/x", "s3://Bucket/x", "s3://bucket/a=b", "s3://bucket/*", "s3://bucket/../x"],
 )
 def test_missing_prefix_is_refused(location: str) -> None:
-    with pytest.raises(UsageError, match=r"names no store; write s3://BUCKET/PREFIX"):
+    with pytest.raises(UsageError, match=r"is not a store; write s3://BUCKET/PREFIX"):
         open_backend(location)
 
 
@@ -157,13 +157,13 @@ def test_unknown_request_is_explained(bucket: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         backend = open_backend(f"s3://{bucket}/store")
         for ask in (lambda: list(backend.list("runs")), lambda: backend.write("x", b"x"), lambda: backend.read("x")):
-            with pytest.raises(StoreError, match=r"its server does not know this request .*use another server"):
+            with pytest.raises(StoreError, match=r"its server does not support this S3 request .*use another server"):
                 ask()
         server.shutdown()
 
 
 def test_doctor_leaves_bucket_clean(emtta: Command, s3: S3Server, bucket: str) -> None:
-    assert f"s3://{bucket}/new can be made" in emtta("doctor", "--store", f"s3://{bucket}/new").out
+    assert f"s3://{bucket}/new can be created" in emtta("doctor", "--store", f"s3://{bucket}/new").out
     assert s3.objects(bucket) == {}
     assert "there is no bucket 'nowhere'" in emtta("doctor", "--store", "s3://nowhere").out
 

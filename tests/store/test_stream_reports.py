@@ -73,7 +73,7 @@ def test_page_has_streams_where_there_are_some(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("stream", "adapts along a stream"), ("forgetting", "hears the speech of a domain again")]
+    ("name", "why"), [("stream", "adapts along a stream"), ("forgetting", "revisits the speech of a domain")]
 )
 def test_report_without_streams_says_why(emtta: Command, tmp_path: Path, name: str, why: str) -> None:
     begin_run(Store.open(tmp_path / "plain", create=True), "run", [("noise", "babble", "source")])

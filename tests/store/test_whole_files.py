@@ -126,7 +126,7 @@ def test_shard_race_has_one_winner(usual_location: str) -> None:
     messages = [writer.communicate()[1] for writer in writers]
     codes = [writer.returncode for writer in writers]
     assert sorted(codes) == [0, 1]
-    assert "is already there" in messages[codes.index(1)]
+    assert "already exists" in messages[codes.index(1)]
     backend = open_backend(usual_location)
     (file,) = backend.list("steps")
     assert len(read_rows(backend, file.name, StepRow)) == (3, 4)[codes.index(0)]
@@ -162,16 +162,16 @@ def test_unusable_store_gives_reason(tmp_path: Path) -> None:
         Store.open(file / "store", create=True)
     with pytest.raises(StoreError, match=r"File exists|is a file"):
         Store.open(file, create=True)
-    with pytest.raises(StoreError, match="is a file and no store"):
+    with pytest.raises(StoreError, match="is a file, not a store"):
         Store.open(file)
     with pytest.raises(StoreError, match="there is no store at"):
         Store.open(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
-    with pytest.raises(StoreError, match=r"'run_id=old', which readers of Parquet take for a column"):
+    with pytest.raises(StoreError, match=r"'run_id=old', which Parquet readers take for a column"):
         Store.open(tmp_path / "run_id=old" / "store", create=True)
     assert not (tmp_path / "run_id=old").exists()
-    with pytest.raises(StoreError, match="holds a backslash"):
+    with pytest.raises(StoreError, match="contains a backslash"):
         Store.open(tmp_path / "back\\slash" / "store", create=True)
     assert not (tmp_path / "back\\slash").exists()
 

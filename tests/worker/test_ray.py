@@ -227,7 +227,7 @@ def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -
 
     state = run(slow_suite, store, joined, interrupt)
     assert state.is_failed()
-    assert "clean/em-tok-b: the run was asked to stop; what is finished is kept" in str(state.message)
+    assert "clean/em-tok-b: the run was asked to stop; finished utterances are kept" in str(state.message)
     (stopped,) = attempts(store, "em-tok-b")
     assert (stopped.state, 0 < stopped.done < UTTERANCES) == ("interrupted", True)
     assert run(slow_suite, store, joined).is_completed()
@@ -266,8 +266,8 @@ def test_overlong_cell_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -
 
 MISTAKES = {
     "devices of this machine": (["--runner", "ray", "--devices", "cpu"], 2, "leave it out"),
-    "isolation": (["--runner", "ray", "--isolation", "none"], 2, "Ray keeps cells apart by itself"),
-    "an address without its runner": (["--ray-address", "head:6379"], 2, "add it, or leave it out"),
+    "isolation": (["--runner", "ray", "--isolation", "none"], 2, "Ray isolates cells itself"),
+    "an address without its runner": (["--ray-address", "head:6379"], 2, "add that, or leave out --ray-address"),
     "nobody at the address": (["--runner", "ray", "--ray-address", "127.0.0.1:9"], 1, "no Ray cluster answers at"),
     "no address": (["--runner", "ray", "--ray-address", "head"], 1, "the address is HOST:PORT of its head"),
 }
@@ -347,7 +347,7 @@ def test_suggested_ray_commands_work(
     (address,) = set(re.findall(r"--address='(\S+)'", said))
 
     idle = emtta(*words, address)
-    assert "Ray's cluster has 0 CPUs and 0 GPUs for its tasks" in idle.err
+    assert "the Ray cluster has 0 CPUs and 0 GPUs for tasks" in idle.err
     (join,) = re.findall(r"\((ray start [^)]*)\)", idle.err)
     ray_node(join.replace("…", address), "--num-cpus", "1")
     done = emtta(*words, address)

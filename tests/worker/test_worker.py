@@ -251,7 +251,7 @@ def test_missing_model_is_failed_attempt(bench: Bench, pool: WorkerPool, where: 
             OwnProcess([CPU], bench.events.append, never).do(job)
     (row,) = bench.store.cells(bench.key("source"))
     assert (row.attempt, row.state, row.done, row.device) == (1, "failed", 0, "cpu")
-    assert "bring the model back" in str(row.error)
+    assert "restore the model" in str(row.error)
     assert bench.events[0] == AttemptBegun("clean/source", 1)
     assert [event.error for event in bench.events if isinstance(event, CellFinished)] == [row.error]
 
