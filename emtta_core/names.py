@@ -1,4 +1,4 @@
-"""Fixed names, and the valid names of suites, groups, domains, methods and runs: safe in paths and URLs."""
+"""Fixed names, the valid names of suites, groups, domains, methods and runs (safe in paths and URLs), and counts."""
 
 import re
 
@@ -24,6 +24,11 @@ NO_SEED = "none"
 def seed_name(seed: int | None) -> str:
     """A seed as written in paths and commands."""
     return NO_SEED if seed is None else str(seed)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, which is plural unless there is one: `1 cell`, `1,200 cells`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def is_name(text: str) -> bool:

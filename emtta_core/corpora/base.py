@@ -8,6 +8,7 @@ from typing import Literal
 
 from emtta_core.audio.waveform import Waveform
 from emtta_core.identity import digest
+from emtta_core.names import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def describe_sample(limit: int, speakers: Sequence[str], total: int) -> str:
         total: the number of utterances in all.
     """
     known = len({*speakers} - {""})
-    spread = f"spread over {known} speaker{'' if known == 1 else 's'}" if known else "at random: no speaker is known"
+    spread = f"spread over {counted(known, 'speaker')}" if known else "at random: no speaker is known"
     return f"limit {limit:,}: {len(speakers):,} of {total:,} utterances, {spread}"
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from emtta_core.names import counted
+
 log = logging.getLogger("emtta.corpora")
 
 MOST = 10_000
@@ -48,8 +50,7 @@ def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
         kept |= {name for name in one if name not in names}
     notes = [f"columns kept as metadata: {', '.join(sorted(kept))}"] if kept else []
     for name, count in sorted(left_out.items()):
-        some = f"{count:,} utterance{'' if count == 1 else 's'}"
-        notes.append(f"the column {name} is left out of the metadata of {some}: {_TOO_MUCH}")
+        notes.append(f"the column {name} is left out of the metadata of {counted(count, 'utterance')}: {_TOO_MUCH}")
     return tuple(notes)
 
 

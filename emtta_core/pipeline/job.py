@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from emtta_core.adaptation.options import Options
 from emtta_core.errors import EmttaError, StoreError
+from emtta_core.names import counted
 from emtta_core.pipeline.events import AttemptBegun, CellFinished, Listener, ignore
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.rows import Tally, tally_done
@@ -92,7 +93,7 @@ class Job(BaseModel):
         if not self.further:
             return self.cell.name
         seed = f", seed {self.cell.seed}" if self.cell.seeds > 1 else ""
-        return f"{self.cell.method}{seed}: stream through {len(self.cells)} domains"
+        return f"{self.cell.method}{seed}: stream through {counted(len(self.cells), 'domain')}"
 
     @property
     def timeout(self) -> float | None:

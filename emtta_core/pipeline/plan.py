@@ -14,7 +14,7 @@ from emtta_core.corpora.synthetic import Synthetic
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.identity import digest
 from emtta_core.model.tokens import tokens_per_second
-from emtta_core.names import seed_name
+from emtta_core.names import counted, seed_name
 from emtta_core.store import CellKey, PreparedRow
 from emtta_core.suite import Domain, ModelChoice, Suite
 from emtta_core.suite.composed_methods import MethodChoice
@@ -88,7 +88,7 @@ class Plan:
         if fail:
             fail.append(f"the other domains go on; the cells of {', '.join(self.unavailable)} will fail")
         long = [
-            (domain, f"{count} utterances are longer than max_seconds and are left out")
+            (domain, f"without {counted(count, 'utterance')} longer than max_seconds")
             for domain, count in self.left_out.items()
         ]
         notes = [(domain, note) for domain, found in self.notes.items() for note in found]
@@ -110,7 +110,7 @@ def samples(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         if cell.sample is not None:
             found.setdefault(cell.sample, {})[cell.domain] = None
-    return [f"{sample} (domain {', '.join(domains)})" for sample, domains in found.items()]
+    return [f"{sample} (domain{'s' * (len(domains) > 1)} {', '.join(domains)})" for sample, domains in found.items()]
 
 
 @dataclass(frozen=True, slots=True)

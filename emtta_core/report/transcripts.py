@@ -17,6 +17,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from emtta_core.errors import UsageError
+from emtta_core.names import counted
 from emtta_core.store import Catalogue
 
 Row = Mapping[str, Any]
@@ -146,7 +147,7 @@ class Transcripts:
     def remarks(self) -> Iterator[str]:
         """What the files written so far lack or change compared with the store, one sentence each."""
         for reason, count in sorted(self.left_out.items()):
-            yield f"left out, counted for each method: {count} utterances {reason}"
+            yield f"left out, counted for each method: {counted(count, 'utterance')} {reason}"
         if self.altered:
             yield (
                 f"texts with a character that sclite takes for markup, one of ( ) {{ }} @ < ;: {self.altered}; "

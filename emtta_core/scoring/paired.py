@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from emtta_core.names import counted
 from emtta_core.scoring.bootstrap import CONFIDENCE, Floats, Integers, mean_rate, rate_interval
 from emtta_core.scoring.significance import change_interval, flippable, mean_p, sign_flip_p
 
@@ -155,7 +156,7 @@ def _draw_speakers(domain: Integers, speaker: Integers, domains: int) -> tuple[n
         return by_speaker, f"unknown speakers: {_LACKING}"
     count = len(np.unique(speaker))
     each = f", too few in each of {domains} domains" if count >= FEWEST_SPEAKERS else ""
-    return by_speaker, f"{count} speaker{'' if count == 1 else 's'}{each}: {_LACKING}"
+    return by_speaker, f"{counted(count, 'speaker')}{each}: {_LACKING}"
 
 
 def _numbered(names: Sequence[str]) -> Integers:

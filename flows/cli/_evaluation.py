@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from emtta_core.names import counted
 from flows.cli import _log
 from flows.cli._output import INCOMPLETE, TERMINATED, err, say, tabulate
 from flows.cli.report import show_methods
@@ -111,13 +112,14 @@ def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSt
     unavailable = [state for state in todo if not state.cell.available]
     todo = [state for state in todo if state.cell.available]
     count = sum(state.to_do(redo) for state in todo)
-    say(f"run {run_id}: would do {len(todo)} of {len(states)} cells, {count} utterances; the rest is complete")
+    share = f"{len(todo)} of {counted(len(states), 'cell')}"
+    say(f"run {run_id}: would do {share}, {counted(count, 'utterance')}; the rest is complete")
     kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
     if kept:
-        say(f"it would reuse {kept} finished utterances and prepared audio")
+        say(f"it would reuse {counted(kept, 'finished utterance')} and prepared audio")
     if unavailable:
         names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
-        say(f"{len(unavailable)} cells cannot be done, as the audio of their domain is not available: {names}")
+        say(f"{counted(len(unavailable), 'cell')} cannot be done without audio, which is not available for: {names}")
     several = any(state.cell.seeds > 1 for state in todo)
     table = Table("domain", "group", "methods", f"utterances per method{' and seed' if several else ''}")
     for domain in dict.fromkeys(state.cell.domain for state in todo):

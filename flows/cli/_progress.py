@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.names import counted
 from emtta_core.pipeline.events import CellFinished, DomainPrepared, Event, Started, Stopping, UtterancesDone, channel
 from emtta_core.sanitize import escaped
 
@@ -138,10 +139,11 @@ def line(event: Event, progress: Progress) -> str | None:
     """An event in one line; None if it is not worth a line."""
     match event:
         case Started():
-            return f"run {event.run_id}: {event.cells} cells to do, {progress.planned_utterances} utterances"
+            utterances = counted(progress.planned_utterances, "utterance")
+            return f"run {event.run_id}: {counted(event.cells, 'cell')} to do, {utterances}"
         case Stopping():
             again = "Ctrl-C" if event.by is signal.SIGINT else event.by.name
-            return f"stopping after the current batches; {again} again to stop immediately"
+            return f"stopping after the current shards; {again} again to stop immediately"
         case DomainPrepared(error=str(error)):
             return f"{event.domain}: not prepared: {error}"
         case CellFinished():
@@ -150,7 +152,7 @@ def line(event: Event, progress: Progress) -> str | None:
                 return f"{at}: failed: {event.error}"
             wer = "no WER" if event.wer is None else f"WER {event.wer:.1f} %"
             errors = f", {event.errors} in error" if event.errors else ""
-            return f"{at}: {wer}, {event.utterances} utterances{errors}, {event.seconds:.1f} s"
+            return f"{at}: {wer}, {counted(event.utterances, 'utterance')}{errors}, {event.seconds:.1f} s"
         case _:
             return None
 

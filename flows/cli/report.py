@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
+from emtta_core.names import counted
 from flows.cli._options import (
     DEFAULT_STORE,
     ColumnsOption,
@@ -237,7 +238,7 @@ def _write_page(
         path.write_bytes(content)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
-    held = f", with {page.recordings} recordings" if audio else ""
+    held = f", with {counted(page.recordings, 'recording')}" if audio else ""
     say(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
     if page.recordings < audio:
         say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")

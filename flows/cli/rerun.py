@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from emtta_core.names import counted
 from flows.cli import _log
 from flows.cli._evaluation import conclude, execute, show_dry_run, show_todo, with_streams
 from flows.cli._options import (
@@ -185,6 +186,6 @@ def score(
     corrected = read_references(references, opened, run, partial=partial) if references else None
     found = rescore(opened, run, scorer or (), references=corrected, workers=workers or cores())
     for name, count in found.scored.items():
-        say(f"{name}: {count} utterances scored, {found.kept[name]} already scored in the same way")
+        say(f"{name}: {counted(count, 'utterance')} scored, {found.kept[name]} already scored in the same way")
     for name in found.scored:
         say(f"see: {opened.command('report', 'leaderboard', '--run', run, '--scorer', name)}")

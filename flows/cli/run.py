@@ -9,6 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from emtta_core.names import counted
 from emtta_core.sanitize import escaped
 from flows.cli import _log
 from flows.cli._evaluation import (
@@ -206,8 +207,7 @@ def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | Emtta
     made = "already prepared" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
     in_error = f"{found.corpus.errors} in error (first: {found.corpus.first_error}), " if found.corpus.errors else ""
-    count = found.corpus.utterances
-    say(f"{domain}: {count} utterance{'' if count == 1 else 's'}, {in_error}{made}{left_out}")
+    say(f"{domain}: {counted(found.corpus.utterances, 'utterance')}, {in_error}{made}{left_out}")
 
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}

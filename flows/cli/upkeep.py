@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.filesize import decimal
 
+from emtta_core.names import counted
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, RunArgument, StoreOption, flowing
 from flows.cli._output import COMPLETE, ERROR, Format, put_json, say, show, tabulate
@@ -45,7 +46,7 @@ def check(
     rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
     if rows or form is not Format.TABLE:
         show(text_table(columns, rows), form)
-    say(f"{found.files} files ({decimal(found.size)}) were read; {len(rows) or 'none'} of them need attention")
+    say(f"read {counted(found.files, 'file')} ({decimal(found.size)}); need attention: {len(rows) or 'none'}")
     raise typer.Exit(ERROR if rows else COMPLETE)
 
 
@@ -71,9 +72,9 @@ def compact(
     opened = Store.open(store)
     found = plan_compaction(opened, run)
     if not found.needed:
-        say(f"run {run}: nothing to do, its rows are in {found.packs} files")
+        say(f"run {run}: nothing to do, its rows are in {counted(found.packs, 'file')}")
     elif dry_run:
-        say(f"run {run}: would merge {found.files} files ({decimal(found.size)}) into {found.packs}")
+        say(f"run {run}: would merge {counted(found.files, 'file')} ({decimal(found.size)}) into {found.packs}")
     else:
         done = merge(opened, run)
         say(f"run {run}: {done.files} files ({decimal(done.size)}) are now {done.packs} ({decimal(done.packed or 0)})")
@@ -148,7 +149,8 @@ def _show(found: "Pruning", form: str) -> None:
 
 
 def _counted(found: "Pruning") -> str:
-    return f"{len(found.runs)} runs and {len(found.corpora)} prepared corpora, {decimal(found.size)}"
+    corpora = f"{len(found.corpora)} prepared {'corpus' if len(found.corpora) == 1 else 'corpora'}"
+    return f"{counted(len(found.runs), 'run')} and {corpora}, {decimal(found.size)}"
 
 
 catalog = typer.Typer(help="The views of the store for other programs.", no_args_is_help=True, rich_markup_mode="rich")
@@ -184,8 +186,10 @@ def export_catalog(
     from emtta_core.store.export import export as write
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
-    runs = f"{done.runs} run{'s' if done.runs != 1 else ''}"
-    say(f"{done.file}: {runs}, {decimal(done.size)}; " + ("with their rows" if copy else f"reads {store}"))
+    say(
+        f"{done.file}: {counted(done.runs, 'run')}, {decimal(done.size)}; "
+        + ("with their rows" if copy else f"reads {store}")
+    )
     if done.left_out:
         say(f"left out, as they need emtta's functions: {', '.join(done.left_out)}; --copy includes their rows")
 

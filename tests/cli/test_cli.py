@@ -273,7 +273,7 @@ def test_stop_request_is_explained(
     monkeypatch.setattr("flows.cli._progress.channel", channel)
     with watching(Console(file=written, width=200, force_terminal=terminal)):
         channel.ask_to_stop(number)
-    assert f"stopping after the current batches; {again} again" in written.getvalue()
+    assert f"stopping after the current shards; {again} again" in written.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05")])

@@ -126,7 +126,7 @@ def test_finishing_command_keeps_limit(
     assert typed[0] == "rerun"
     again = emtta(*typed)
     assert again.code == 3
-    assert "1 cells to do, 1 utterances" in again.err
+    assert "1 cell to do, 1 utterance" in again.err
     assert f"finish them with: {shlex.join(['emtta', *typed])}" in (store / "logs" / f"{typed[1]}.log").read_text()
 
 
@@ -143,7 +143,7 @@ def test_sigterm_keeps_work_and_exits_143(
     channel._listeners.append(strike)
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 143
-    assert "stopping after the current batches; SIGTERM again to stop immediately" in outcome.err
+    assert "stopping after the current shards; SIGTERM again to stop immediately" in outcome.err
     assert f"finish them with: emtta rerun mine --store {store}" in outcome.err
     assert holder(Store.open(store), "mine") is None
     with Catalogue(Store.open(store)) as catalogue:
@@ -207,7 +207,7 @@ def test_dry_run_skips_missing_audio(emtta: Command, suite_file: SuiteFile, spee
     gone = CLEAN.replace('"clean"', '"gone"', 1).replace('"speech"', '"nowhere"')
     outcome = emtta("run", suite_file(CLEAN + gone), "--store", tmp_path / "store", "--dry-run")
     assert "would do 2 of 4 cells, 6 utterances" in outcome.err
-    assert "2 cells cannot be done, as the audio of their domain is not available: gone" in outcome.err
+    assert "2 cells cannot be done without audio, which is not available for: gone" in outcome.err
 
 
 def test_complete_run_starts_nothing(

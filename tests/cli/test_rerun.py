@@ -65,7 +65,7 @@ def test_force_redoes_with_same_results(emtta: Command, half: Path) -> None:
     before = emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out
     outcome = emtta("rerun", "mine", "--store", half, "--method", "source", "--domain", "clean", "--force")
     assert outcome.code == 0
-    assert "would do 1 of 1 cells, 3 utterances" in outcome.err
+    assert "would do 1 of 1 cell, 3 utterances" in outcome.err
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0), ("complete", 3, 0, 0)]
     assert attempts(half, "noisy", "source") == [("complete", 3, 0, 0)]
     assert emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out == before
@@ -77,7 +77,7 @@ def test_failed_selects_cells_and_errors(emtta: Command, suite_file: SuiteFile, 
     assert emtta("run", suite_file(), "--run-id", "mine", "--store", store, "--only", "method=source").code == 0
     assert attempts(store, "clean", "source") == [("complete", 4, 0, 1)]
     dry = emtta("rerun", "mine", "--store", store, "--failed", "--dry-run")
-    assert "would do 1 of 2 cells, 1 utterances" in dry.err
+    assert "would do 1 of 2 cells, 1 utterance" in dry.err
     assert emtta("rerun", "mine", "--store", store, "--failed").code == 3  # the other method is still missing
     assert attempts(store, "clean", "source") == [("complete", 4, 0, 1), ("complete", 1, 3, 1)]
     assert attempts(store, "clean", "em-tok-b") == []

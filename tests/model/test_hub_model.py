@@ -227,7 +227,7 @@ def test_dry_run_fetches_nothing(
     said = " ".join(outcome.err.split())
     assert "licence apache-2.0" in said
     assert "a dry run does not fetch it" in said
-    assert "would do 1 of 1 cells" in said
+    assert "would do 1 of 1 cell" in said
     assert fetched(hub) == []
     assert not (tmp_path / "store").exists()
 

@@ -71,7 +71,7 @@ def test_run_goes_on_without_one(
     ended = emtta("run", suite, "--store", store, "--run-id", "r")
     assert ended.code == 3
     assert "domain gone cannot be prepared: LibriSpeech test-other is not in" in ended.err
-    assert "domain hub: 3 utterances are longer than max_seconds and are left out" in ended.err
+    assert "domain hub: without 3 utterances longer than max_seconds" in ended.err
     query = "select domain, state, done from cells order by domain"
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split() == [
         "domain,state,done",
@@ -180,7 +180,7 @@ def test_resumed_run_takes_late_corpus(
     assert (dry.code, f"run {run_id}: would do " in dry.err) == (0, True), dry.err
     gone_on = emtta(*words, "--store", store)
     assert gone_on.code == 0, gone_on.err
-    assert f"run {run_id}: 1 cells to do, 3 utterances" in gone_on.err
+    assert f"run {run_id}: 1 cell to do, 3 utterances" in gone_on.err
     planned_anew = "domain late is planned again with its current audio and transcripts"
     assert (planned_anew in gone_on.err) == (again == "rerun")
     query = "select domain, state, planned, done, attempts from cells order by domain"

@@ -275,8 +275,8 @@ def test_remark_is_made_once_for_all_its_domains() -> None:
     assert others == "the other domains go on; the cells of gone, gone-too will fail"
     long = replace(planned, unavailable={}, left_out={"a": 2, "b": 2, "c": 1}, notes={"a": ("no text",)})
     assert long.remarks == (
-        "domains a, b: 2 utterances are longer than max_seconds and are left out",
-        "domain c: 1 utterances are longer than max_seconds and are left out",
+        "domains a, b: without 2 utterances longer than max_seconds",
+        "domain c: without 1 utterance longer than max_seconds",
         "domain a: no text",
     )
 

@@ -230,7 +230,7 @@ def test_resume_keeps_no_reuse(emtta: Command, suite_file: SuiteFile, store: Pat
 def test_force_remeasures_reused_results(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     assert emtta("run", suite_file(methods=("source",)), "--run-id", "second", "--store", store).code == 0
     outcome = emtta("rerun", "second", "--force", "--store", store)
-    assert (outcome.code, "run second: 1 cells to do, 3 utterances" in outcome.err) == (0, True), outcome.err
+    assert (outcome.code, "run second: 1 cell to do, 3 utterances" in outcome.err) == (0, True), outcome.err
     assert attempts(store, "second", "source") == [(3, 0)]
     assert reused(store, "second") == {"source": 0}
 

@@ -142,5 +142,5 @@ def test_rerun_does_one_seed(emtta: Command, suite_file: SuiteFile, speech: Spee
     assert [state.state for state in cell_states(Store.open(store), "run")] == ["complete"] * 3
     assert emtta("status", "run", "--store", store).code == 0
     again = emtta("rerun", "run", "--store", store, "--seed", "1", "--force")
-    assert "would do 1 of 1 cells, 3 utterances" in again.err
+    assert "would do 1 of 1 cell, 3 utterances" in again.err
     assert [row.attempt for row in Store.open(store).cells(CellKey("run", "clean", "em-tok", 1))] == [1, 2]

@@ -522,7 +522,7 @@ def test_check_passes_healthy_store(store: Store, emtta: Command) -> None:
     outcome = emtta("check", store.location)
     assert outcome.code == 0
     assert outcome.out == ""
-    assert "files (" in outcome.err and "none of them need attention" in outcome.err
+    assert " files (" in outcome.err and "need attention: none" in outcome.err
     compact(store, "good")
     assert json.loads(emtta("check", "--store", store.location, "--format", "json").out) == []
     assert emtta("check", store.location, "--run", "nothing").code == 2

@@ -329,6 +329,6 @@ def test_stopped_run_resumes_in_bucket(
     before = store.backend.read(log)
     again = emtta("run", suite, "--store", location)
     assert again.code == 0, again.err
-    assert "1 cells to do, 1 utterances" in again.err
+    assert "1 cell to do, 1 utterance" in again.err
     assert store.backend.read(log).startswith(before), "its log goes on as well"
     assert emtta("status", run_id, "--store", location).code == 0
