@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from emtta_core.atomic_write import write_bytes
 from emtta_core.errors import StoreError
 
@@ -45,6 +43,8 @@ def is_settled(modified_ns: int) -> bool:
 
 def folder(kind: str) -> Path:
     """The cache folder for a kind of file; it may not exist."""
+    import platformdirs  # not on a machine with only what the engine needs (benchmarks/gpu.sh)
+
     return Path(os.environ.get(CACHE) or platformdirs.user_cache_path("emtta")) / kind
 
 

@@ -194,7 +194,7 @@ def test_missing_store_says_how_to_create(emtta: Command, tmp_path: Path) -> Non
     outcome = emtta("list", "--store", tmp_path / "no where")
     assert outcome.code == 1
     assert "there is no store at" in outcome.err
-    assert f"`emtta run SUITE --store '{tmp_path}/no where'` makes one" in outcome.err
+    assert f"`emtta run SUITE --store '{tmp_path}/no where'` creates one" in outcome.err
 
 
 def test_bug_prints_traceback_path(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,7 +256,7 @@ def test_model_folder_gaps_are_named(
     for words in (("doctor", suite), ("prepare", suite, "--dry-run")):
         outcome = emtta(*words, "--store", tmp_path / "store")
         assert outcome.code != 0, outcome.out
-        assert f"missing: the model folder {folder} lacks {named}; what training" in " ".join(outcome.err.split())
+        assert f"missing: the model folder {folder} lacks {named}; copy what training" in " ".join(outcome.err.split())
 
 
 def test_missing_model_folder_is_not_bug(tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command) -> None:

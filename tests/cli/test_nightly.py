@@ -315,7 +315,7 @@ def test_busy_run_is_refused(suite_file: SuiteFile, speech: Speech, tmp_path: Pa
         ({"baseline": "gone"}, "unknown run 'gone'"),
         ({"alpha": 5.0}, "alpha is 5; it must be between 0 and 1"),
         ({"min_effect": -1.0}, "the minimum effect is -1"),
-        ({"min_effect": "2 %%"}, "the minimum effect is 2 %%; give a number"),
+        ({"min_effect": "2 %%"}, "the minimum effect is 2 %%; it must be a number"),
         ({"trend_nights": 1}, "the trend is sought over 1 nights; give a number from 3 to 1000"),
     ],
 )

@@ -140,7 +140,7 @@ def test_concurrent_second_is_refused(emtta: Command, half: Path) -> None:
     [
         (["other"], "unknown run 'other'; choose from: mine"),
         (["mine", "--domain", "AB"], "unknown domain 'AB'; choose from: clean, noisy"),
-        (["mine", "--failed", "--force"], "give one of them"),
+        (["mine", "--failed", "--force"], "give only one of them"),
         (["mine", "--devices", "cuda:9"], "there is no device 'cuda:9'"),
     ],
 )

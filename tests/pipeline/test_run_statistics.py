@@ -378,8 +378,8 @@ def test_idle_rerun_computes_missing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("methods", "count", "seconds"), [(6, 12, 3), (5, 300, 15)])
-def test_23_domains_take_few_seconds(methods: int, count: int, seconds: float) -> None:
+@pytest.mark.parametrize(("methods", "count", "seconds"), [(6, 12, 8), (5, 300, 60)])
+def test_cost_does_not_explode(methods: int, count: int, seconds: float) -> None:
     generator, names = np.random.default_rng(0), ("source", *"abcde")[:methods]
     utterances = [
         {

@@ -231,7 +231,7 @@ def test_other_release_rows_are_left_out(location: str, caplog: pytest.LogCaptur
     assert "its schema has version 999" in caplog.text
     assert [file.name for file in catalogue.broken] == newer
     assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
-    with pytest.raises(StoreError, match="its schema has version 999, this release reads"):
+    with pytest.raises(StoreError, match="its schema has version 999, but this release reads"):
         store.done(key, "babble.source")  # else what is done would be done again
 
 
