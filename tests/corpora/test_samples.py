@@ -160,6 +160,6 @@ def test_plan_and_page_say_it(emtta: Command, suite_file: SuiteFile, tmp_path: P
         assert " ".join(done.err.split()).count(said) == 1
     store, run = Store.open(str(tmp_path / "store"), create=True), plan_run(load_suite(str(file), limit=5), "digest")
     record(run, store)
-    assert f"{said} (domain one, two)" in run.plan.remarks
+    assert f"{said} (domains one, two)" in run.plan.remarks
     assert load_run(store, run.run_id).cells == run.cells
     assert f"{said} (one, two)." in make_page(store, run.run_id).html

@@ -254,7 +254,7 @@ def test_command_previews_removals(command_store: Store, emtta: Command) -> None
     arguments = ("prune", "--keep", "1", "--store", command_store.location)
     outcome = emtta(*arguments, "--dry-run")
     assert outcome.code == 0
-    assert "would remove 2 runs and 1 prepared corpora" in outcome.err
+    assert "would remove 2 runs and 1 prepared corpus" in outcome.err
     assert all(name in outcome.out for name in ("run-3001", "run-3002", "corpus-orphan"))
     assert len(command_store.runs()) == 3
     outcome = emtta(*arguments)
@@ -263,7 +263,7 @@ def test_command_previews_removals(command_store: Store, emtta: Command) -> None
     size = sum(path.stat().st_size for path in Path(command_store.location).rglob("*") if path.is_file())
     outcome = emtta(*arguments, "--yes")
     assert outcome.code == 0
-    assert "removed 2 runs and 1 prepared corpora" in outcome.err
+    assert "removed 2 runs and 1 prepared corpus" in outcome.err
     assert list(command_store.runs()) == ["run-3000"]
     freed = size - sum(path.stat().st_size for path in Path(command_store.location).rglob("*") if path.is_file())
     assert f"{freed / 1000:.1f} kB" in outcome.err
