@@ -98,6 +98,37 @@ def test_packed_noise_is_that_of_a_run(
             np.testing.assert_array_equal(scripts["gpu_speech"].waveform(row, recordings), expected)
 
 
+def test_counts_of_machines_are_joined(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
+    real_speech, path = scripts["real_speech"], tmp_path / "counts.json"
+
+    def measured(run: str, method: str, *hypotheses: str) -> Any:
+        common = {
+            "group": "noise",
+            "domain": "AC",
+            "method": method,
+            "language": "en",
+            "reference": "seven small boats",
+        }
+        more = {"audio_seconds": 2.0, "seconds": 1.0, "memory_mb": 900.0, "error": None}
+        texts = enumerate(hypotheses)
+        rows = [
+            {**common, **more, "utterance_id": f"u{n}", "speaker": f"s{n}", "hypothesis": text} for n, text in texts
+        ]
+        return real_speech.Measured([{"run_id": run}], real_speech.counted(rows))
+
+    first = measured("first", "source", "seven small goats", "seven")
+    first.write(path)
+    assert "boats" not in path.read_text(), "no text of the corpora is kept"
+    assert real_speech.Measured.read(path) == first
+    newer = measured("second", "em-tok", "seven small boats", "seven small")
+    known = first.joined(newer).joined(measured("third", "source", "seven small boats"))
+    assert [run["run_id"] for run in known.runs] == ["first", "second", "third"]
+    wers = {
+        row["method"]: row["wer"] for row in real_speech.report(known.counts, None)["jiwer"] if row["domain"] == "AC"
+    }
+    assert wers == {"source": pytest.approx(100 * 2 / 6), "em-tok": pytest.approx(100 / 6)}
+
+
 def test_rounds_take_speakers_in_turn(scripts: dict[str, ModuleType]) -> None:
     rows = [{"domain": "d", "speaker": speaker, "utterance_id": name} for speaker, name in ("a1", "a2", "b3", "c4")]
     found = scripts["gpu_speech"].rounds([*rows, {"domain": "e", "speaker": "a", "utterance_id": "5"}], 2)
