@@ -37,7 +37,7 @@ def is_name(text: str) -> bool:
 
 
 def check_name(what: str, name: str) -> str:
-    """Return the name of `what` if it is valid; otherwise raises a UsageError that says why not."""
+    """Return the name of `what` if it is valid; otherwise raise a UsageError that says why not."""
     if name.lower() == "null":
         raise UsageError(
             f"{what} {name!r} is an invalid name: Parquet readers take it for a missing value; choose another"

@@ -18,7 +18,6 @@ from emtta_core.pipeline.run_statistics import compute_statistics, update_statis
 from emtta_core.scoring.bootstrap import rate_interval
 from emtta_core.scoring.significance import change_interval, holm, mean_p, sign_flip_p
 from emtta_core.store import Catalogue, CellKey, Store
-from emtta_core.store.backend import Backend
 from emtta_core.store.compaction import compact
 from emtta_core.store.describe import verdicts_of
 from emtta_core.store.pruning import Keep, plan_pruning, prune
@@ -332,33 +331,20 @@ def test_failure_is_only_logged(
     assert "the disk is full" in caplog.text
 
 
-def test_passing_fault_leaves_no_gap(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill(store)
-    listed, faults = type(store.backend).list, [StoreError("cannot list it")]
-
-    def once(backend: Backend, folder: str) -> object:
-        if faults:
-            raise faults.pop()
-        return listed(backend, folder)
-
-    monkeypatch.setattr(type(store.backend), "list", once)
-    settle_figures(store, "run")
-    assert not faults
-    assert store.backend.list("statistics/run_id=run")
-
-
-def test_passing_fault_leaves_no_statistics_out(
-    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", ["list", "write_statistics"])
+def test_passing_fault_leaves_no_gap(
+    at: str, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store)
-    written, faults = Store.write_statistics, [StoreError("the network drive is gone")]
+    owner = type(store.backend) if at == "list" else Store
+    done, faults = getattr(owner, at), [StoreError("the network drive is gone")]
 
-    def once(*arguments: object) -> None:
+    def once(*arguments: object) -> object:
         if faults:
             raise faults.pop()
-        written(*arguments)  # type: ignore[arg-type]
+        return done(*arguments)
 
-    monkeypatch.setattr(Store, "write_statistics", once)
+    monkeypatch.setattr(owner, at, once)
     settle_figures(store, "run")
     assert not faults
     assert "could not be computed" not in caplog.text
