@@ -243,8 +243,7 @@ def _ending(work: _Work, error: BaseException) -> str:
 @contextmanager
 def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
     if address is not None and address not in ("auto", "local"):
-        _, _, authority = address.rpartition("//")
-        host, _, port = authority.rpartition(":")
+        host, port = _endpoint(address)
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT).close()
         except (OSError, ValueError) as error:
@@ -252,6 +251,7 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
                 f"no Ray cluster answers at {address!r}: {describe(error)}; the address is HOST:PORT of its head, as "
                 "printed by `ray start --head` (port 6379 by default)"
             ) from error
+    _check_connection(address)
     with ExitStack() as stack:
         try:
             first = {"worker_process_setup_hook": "emtta_core.entry.settle_process"}
@@ -264,3 +264,27 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
                 "a token, this machine needs the same ~/.ray/auth_token and RAY_AUTH_MODE=token"
             ) from error
         yield runner
+
+
+def _endpoint(address: str) -> tuple[str, str]:
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    return host, port
+
+
+def _check_connection(address: str | None) -> None:
+    # A RayTaskRunner uses the cluster that this process is connected to, whatever address it is given.
+    if address in (None, "auto") or not ray.is_initialized():
+        return
+    connected = ray.get_runtime_context().gcs_address
+    (host, port), (other, other_port) = _endpoint(address), _endpoint(connected)
+    if port != other_port or _machines(host).isdisjoint(_machines(other)):
+        raise UsageError(
+            f"this process is connected to the Ray cluster at {connected!r} already, so it cannot use the one at "
+            f"{address!r}: call ray.shutdown() first, or give the address {connected!r}"
+        )
+
+
+def _machines(host: str) -> set[str]:
+    # The IP addresses of a host; Ray replaces a loopback address by the machine's own.
+    found = {str(each[4][0]) for each in socket.getaddrinfo(host, None)}
+    return found | {ray.util.get_node_ip_address()} if found & {"127.0.0.1", "::1"} else found

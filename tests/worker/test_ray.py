@@ -290,6 +290,22 @@ def test_mistake_prints_only_message(
     assert "Traceback" not in outcome.err
 
 
+def test_other_cluster_than_connected_is_refused(
+    joined: str, suite_file: SuiteFile, speech: Speech, emtta: Command, tmp_path: Path
+) -> None:
+    words = ("run", suite_file(methods=("source",)), "--store", tmp_path / "store", "--runner", "ray", "--ray-address")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        refused = emtta(*words, address)
+    assert refused.code == 2
+    assert f"connected to the Ray cluster at {joined!r}" in refused.err
+    assert f"cannot use the one at {address!r}" in refused.err
+
+    (suggested,) = re.findall("or give the address '([^']+)'", refused.err)
+    done = emtta(*words, suggested.replace("127.0.0.1", "localhost"))
+    assert done.code == 0, done.err
+
+
 def test_missing_package_names_extra(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +331,9 @@ def test_unfit_machine_gives_reason(suite_file: SuiteFile, speech: Speech, tmp_p
 @pytest.fixture
 def ray_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Carry out a command that begins a node, with the options given, and return what it prints once it is up."""
+    import ray
+
+    ray.shutdown()  # connected to the cluster of other tests, this process would be refused another
     for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}.items():
         monkeypatch.setenv(name, value)
     small = f"--node-ip-address 127.0.0.1 --object-store-memory {100 * 2**20} --block"  # ends with its process
