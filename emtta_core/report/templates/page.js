@@ -2,10 +2,10 @@
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
-  // Theme: as the system, light, dark. A page that may not store anything forgets the choice.
+  // Theme: the system's, light or dark. If the browser allows no storage, the choice lasts until the page is closed.
   const theme = document.getElementById("theme");
   const themes = { "": "system", light: "light", dark: "dark" };
-  const remembered = (value) => {
+  const stored = (value) => {
     try {
       if (value === undefined) return localStorage.getItem("emtta-theme") || "";
       localStorage.setItem("emtta-theme", value);
@@ -18,16 +18,16 @@
     theme.querySelector("span").textContent = themes[name];
     theme.dataset.now = name;
   };
-  setTheme(remembered() in themes ? remembered() : "");
+  setTheme(stored() in themes ? stored() : "");
   theme.hidden = false;
   theme.addEventListener("click", () => {
     const names = Object.keys(themes);
     const next = names[(names.indexOf(theme.dataset.now) + 1) % names.length];
     setTheme(next);
-    remembered(next);
+    stored(next);
   });
 
-  // On a phone a table that is wider than the screen says so, until it has been scrolled.
+  // Above a table that is wider than the screen: a hint to scroll, until it has been scrolled.
   const swipe = (box) => {
     const note = document.createElement("p");
     note.className = "swipe";
@@ -41,28 +41,28 @@
   };
   all(".scroll").forEach(swipe);
 
-  // Sorting: numbers by their value, texts by the alphabet; what is not known comes last both ways.
-  const compare = (a, b, way) => {
+  // Sorting: numbers by value, text alphabetically; missing values come last in both directions.
+  const compare = (a, b, sign) => {
     if (a === "" || b === "") return (a === "") - (b === "");
     const difference = isNaN(a) || isNaN(b) ? a.localeCompare(b, "en", { numeric: true }) : a - b;
-    return way * difference;
+    return sign * difference;
   };
   const sort = (header) => {
     const table = header.closest("table");
-    const place = [...header.parentNode.children].indexOf(header);
-    const way = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+    const column = [...header.parentNode.children].indexOf(header);
+    const direction = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
     all("th[aria-sort]", table).forEach((other) => other.setAttribute("aria-sort", "none"));
-    header.setAttribute("aria-sort", way);
-    const key = (row) => row.children[place].dataset.v ?? row.children[place].textContent.trim();
+    header.setAttribute("aria-sort", direction);
+    const key = (row) => row.children[column].dataset.v ?? row.children[column].textContent.trim();
     const body = table.tBodies[0];
-    const rows = [...body.rows].sort((a, b) => compare(key(a), key(b), way === "ascending" ? 1 : -1));
+    const rows = [...body.rows].sort((a, b) => compare(key(a), key(b), direction === "ascending" ? 1 : -1));
     body.append(...rows);
   };
   all("table.sortable th[aria-sort] button").forEach((button) =>
     button.addEventListener("click", () => sort(button.closest("th"))),
   );
 
-  // Filtering: rows and examples are hidden, marks of charts fade, panels change to the chosen method.
+  // Filtering: hides rows and examples, fades the marks of charts, and switches panels to the chosen method.
   const filter = document.getElementById("filter");
   if (!filter) return;
   const chosen = { group: "", method: "" };
@@ -75,11 +75,11 @@
     ["group", "method"].every((name) => !chosen[name] || !element.dataset[name] || element.dataset[name] === chosen[name]);
   const apply = () => {
     const text = find.value.trim().toLowerCase();
-    const says = (element) => !text || element.textContent.toLowerCase().includes(text);
+    const matches = (element) => !text || element.textContent.toLowerCase().includes(text);
     all("tbody tr[data-method]").forEach((row) => {
-      row.hidden = !(fits(row) && (!row.dataset.group || says(row)));
+      row.hidden = !(fits(row) && (!row.dataset.group || matches(row)));
     });
-    all(".example").forEach((one) => { one.hidden = !(fits(one) && says(one)); });
+    all(".example").forEach((one) => { one.hidden = !(fits(one) && matches(one)); });
     all("svg [data-group], svg [data-method]").forEach((mark) => mark.classList.toggle("dim", !fits(mark)));
     panels.forEach((panel) => {
       const known = panels.some((other) => other.tagName === panel.tagName && other.dataset.panel === chosen.method);
