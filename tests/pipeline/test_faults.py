@@ -1,4 +1,4 @@
-"""Which errors are worth a retry: only those that are known to pass."""
+"""Which errors are worth a retry: only those known to be transient."""
 
 import errno
 import re

@@ -17,7 +17,7 @@ TREE: Any = typer.main.get_command(app)
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*")
 CODE = re.compile(r"```.*?```|`(?:emtta |--)[^`]+`|<code>.*?</code>", re.DOTALL)
 COMMAND = re.compile(r"(?P<alone>`|: )?(?<![\w'/.-])emtta (?P<words>[^;`\n#|<&)]*)")
-"""`alone`: after a colon or in backticks; elsewhere in a message, emtta may be the subject of a sentence."""
+"""The group `alone` is a colon or a backtick; without one, emtta may be the subject of a sentence in a message."""
 VALUE = "VALUE"
 """Placeholder for a part of a text that is only known at run time."""
 FOREIGN = {

@@ -1,4 +1,4 @@
-"""The benchmark runs as on a GPU machine: the same code at a tiny shape, in rows that say if there was no GPU."""
+"""The benchmark runs as on a GPU machine, with the same code at a tiny shape; without a GPU, its results say so."""
 
 import importlib
 import json

@@ -298,7 +298,7 @@ def test_no_source_still_shows_utterances(store: Store) -> None:
     assert "4 → 0 of 4 words wrong" in text
 
 
-def test_source_alone_is_not_compared(store: Store) -> None:
+def test_source_only_run_is_not_compared(store: Store) -> None:
     fill(store, methods=("source",))
     text = squeezed(make_page(store).html)
     assert "source has a word error rate of 44.44 % averaged over 3 domains." in text

@@ -99,7 +99,7 @@ def test_same_group_domains_are_separated() -> None:
 
 
 def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
-    """An invalid audio file affects only its utterance, and noise that is silent where it is used only its domain."""
+    """A bad audio file affects only its utterance; noise that is silent where it is used affects only its domain."""
     hum = np.sin(np.arange(16000))
     (tmp_path / "a.flac").write_bytes(b"fLaC")
     soundfile.write(tmp_path / "b.wav", hum, 16000)

@@ -33,7 +33,7 @@ SLOW = pytest.mark.slow
 
 
 def each_table(first: object, second: object) -> pytest.MarkDecorator:
-    """Try both kinds of damage on every table; only one case on a sharded table and one on `runs` are not slow."""
+    """Try both kinds of damage on every table; all cases are slow but one on a sharded table and one on `runs`."""
     quick = [("hypotheses", first), ("runs", second)]
     others = [(table, kind) for table in ("hypotheses", "runs", "steps", "scores", "plans") for kind in (first, second)]
     slow = [pytest.param(*case, marks=SLOW) for case in others if case not in quick]

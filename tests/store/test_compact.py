@@ -26,7 +26,7 @@ ROOTS = [*TABLES_IN_SQL, "utterances"]
 
 
 class Killed(BaseException):
-    """The process was killed here."""
+    """Raised where the process would be killed."""
 
 
 def fill(store: Store, run_id: str = "run", seed: int = 0) -> None:

@@ -179,7 +179,7 @@ def test_unreadable_run_is_kept(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """The process was killed here."""
+    """Raised where the process would be killed."""
 
 
 @pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -27,7 +27,7 @@ def add_half(store: Store, run_id: str, day: int = 24) -> None:
 
 
 def rest(store: Store) -> None:
-    """Make all files older than the resolution of a file system's clock."""
+    """Age all files beyond the resolution of a file system's clock."""
     for path in Path(store.location).rglob("*.parquet"):
         if time.time() - path.stat().st_mtime < 100:
             os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
@@ -75,7 +75,7 @@ def expected(store: Store) -> Any:
 
 
 def settle(store: Store) -> None:
-    """Make all folders older than the resolution of a file system's clock."""
+    """Age all folders beyond the resolution of a file system's clock."""
     for path in Path(store.location).rglob("*/"):
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
 

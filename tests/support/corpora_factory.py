@@ -189,7 +189,10 @@ def common_voice_folder(
 def common_voice_hub(
     hub: Hub, parts: Sequence[tuple[str, str]] = (("pt", "test"), ("pt", "train")), *, card: bool = True
 ) -> str:
-    """Commit `fixie-ai/common_voice_17_0` with these parts, each a language and a split; `card` adds a card with them."""
+    """Commit `fixie-ai/common_voice_17_0` with these parts, each a language and a split.
+
+    `card`: whether the data set card lists them.
+    """
     chunk = "chunk-range-000000000-000000003"
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
@@ -227,7 +230,7 @@ def fleurs_files(language: str = "de_de", split: str = "test") -> tuple[dict[str
 def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),), *, card: bool = True) -> str:
     """Commit `google/fleurs` with these parts, each a language and a split: as Parquet, and as the earlier table.
 
-    `card`: whether a card names them.
+    `card`: whether the data set card lists them.
     """
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
@@ -296,7 +299,7 @@ def tedlium_hub(hub: Hub, *more: str) -> str:
 def ami_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("ihm", "test"),), *, branch: str = "main") -> str:
     """Commit `edinburghcstr/ami` with these parts, each a microphone and a split.
 
-    On any other branch, files are named as in the conversion to Parquet by the hub.
+    On another branch, files are named as in the hub's conversion to Parquet.
     """
     name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()

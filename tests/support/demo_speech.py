@@ -19,7 +19,7 @@ class DemoSpeech:
     """Utterances of several domains.
 
     Attributes:
-        waveforms: at 16 kHz.
+        waveforms: one per utterance, at 16 kHz.
         languages: one per utterance.
         ids: one per utterance, prefixed with its domain.
         transcripts: one per utterance.

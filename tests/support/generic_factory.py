@@ -178,7 +178,7 @@ def _write(kind: Any, config: Any, folder: Path, generation: GenerationConfig | 
 
 def _random(kind: Any, config: Any, factors: Mapping[str, float] = MappingProxyType({})) -> Any:
     # The weights are so large that distributions are neither flat nor certain, and that audio outweighs the last token.
-    # `factors` enlarges those whose name contains a key of it.
+    # `factors` multiplies those whose names contain its keys.
     torch.manual_seed(0)
     network = kind(config).eval()
     with torch.no_grad():

@@ -43,7 +43,7 @@ class Hub:
         self.models: dict[str, DataSet] = {}
         self.asked: list[str] = []
         self.status: int | None = None
-        """The status of every response; None: the true one."""
+        """The status of every response; None: the regular one."""
         self.url = ""
 
     def commit(

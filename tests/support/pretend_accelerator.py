@@ -1,4 +1,4 @@
-"""A pretend GPU: its tensors say that they are on `cuda:0`, and a CPU does their arithmetic.
+"""A pretend GPU: its tensors report `cuda:0` as their device, and a CPU does the arithmetic.
 
 It enforces a GPU's rules on where tensors are: mixing its tensors with those of the host fails as in CUDA. It counts
 how often the host waits, and how much memory is in use. As it has no GPU kernels, it shows nothing of their limits,
@@ -19,13 +19,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = torch.device("cuda:0")
 
 COPIES = {"_to_copy", "copy_"}
-"""Operations that accept tensors on both sides."""
+"""Operations that accept tensors on both devices."""
 
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}
-"""Operations that accept indices on either side."""
+"""Operations that accept indices on either device."""
 
 FILLING = {"fill_", "masked_fill", "masked_fill_", *INDEXING}
-"""Operations that accept a single number from either side, as pointwise operations do."""
+"""Operations that accept a single number from either device, as pointwise operations do."""
 
 WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select", "nonzero", "unique_consecutive"}
 """Operations that copy numbers to the host, or whose result has a size that depends on numbers."""
@@ -34,7 +34,7 @@ WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select"
 class OnAccelerator(Tensor):
     """A tensor on the device.
 
-    Its device is `meta` to torch's C++, as this needs no driver, and the accelerator to Python code.
+    In torch's C++, its device is `meta`, which needs no driver; Python code sees the accelerator's name.
 
     Attributes:
         numbers: the tensor with its numbers.

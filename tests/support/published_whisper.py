@@ -25,7 +25,7 @@ WIDTH = 4
 """The width of a head; the published models have 64."""
 
 ENCODER_LAYERS, DECODER_LAYERS = 2, 4
-"""The maximum numbers of layers, as layers are all alike; a smaller number of decoder layers is as published."""
+"""The maximum numbers of layers, as they are all alike; fewer decoder layers are kept as published."""
 
 
 @dataclass(frozen=True)

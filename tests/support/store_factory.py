@@ -110,9 +110,9 @@ def write_shard(
         speaker: the speaker.
         flags: of each hypothesis.
         seconds: the time that each took.
-        language: of each; by default `LANGUAGE`.
-        metadata: of each, as JSON.
-        audio_seconds: of each.
+        language: of each utterance; by default `LANGUAGE`.
+        metadata: of each utterance, as JSON.
+        audio_seconds: the duration of each utterance.
         scorer: the scorer.
         position: the position of the first utterance in its stream; the others follow.
     """

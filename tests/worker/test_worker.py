@@ -1,4 +1,4 @@
-"""Cells run in separate processes; when one ends, its shard is lost, this is recorded, and the cell continues."""
+"""Cells run in separate processes: if one dies, only its shard is lost, its end is recorded, and the cell continues."""
 
 import os
 import signal
@@ -98,7 +98,7 @@ def strike(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.S
 
         def listen(event: Event) -> None:
             bench.events.append(event)
-            if not working:  # found before the first shard, as the process continues while this looks for it
+            if not working:  # found before the first shard, as the process keeps working during the search
                 working.extend(children())
             if is_shard(event) and not struck.is_set():
                 struck.set()
