@@ -25,7 +25,7 @@ def suite_of(options: str = "", methods: str = '["source", "em-tok"]', model: st
 
 
 def ran(store: Store, run_id: str, suite: Suite, seconds: Mapping[tuple[str, str], float], day: int = 1) -> None:
-    """Write a run with two utterances per cell (domain, method), each of which took the given seconds."""
+    """Write a run with two utterances per cell (domain, method), each taking the given seconds."""
     begin_run(
         store,
         run_id,

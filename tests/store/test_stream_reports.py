@@ -19,7 +19,7 @@ ERRORS = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A run whose stream passes through three domains, the last of which has the first one's speech again."""
+    """A run whose stream passes through three domains, the last with the same speech as the first."""
     made = Store.open(tmp_path, create=True)
     cells = [(domain, domain, method) for domain in ERRORS["source"] for method in ERRORS]
     begin_run(made, "run", cells, utterances=COUNT, corpora={"again": "corpus-clean"})

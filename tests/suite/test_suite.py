@@ -1,4 +1,4 @@
-"""A suite file defines one evaluation: shared values are filled in, and a suite written to a file reads back the same."""
+"""A suite file defines one evaluation: shared values are filled in, and a suite written to a file reads back equal."""
 
 import re
 from dataclasses import replace
