@@ -34,13 +34,13 @@ SUGGESTED = re.compile(r"(?<![\w'/])emtta [a-z][^;`\n]*?(?= and emtta |[;`\n]|$)
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in which a command finds nothing that it does not name, as in another shell."""
+    """Change to a folder where a command finds only what it names, as in another shell."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
 
 def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = (0,)) -> list[str]:
-    """Run what a command suggests, with `more` words, and return it."""
+    """Run the commands that an output suggests, with more arguments, and return them."""
     commands = [text.strip() for text in SUGGESTED.findall(found.out + found.err)]
     for command in commands:
         done = emtta(*shlex.split(command)[1:], *more)
@@ -62,7 +62,7 @@ def test_for_store_without_runs(words: tuple[str, ...], emtta: Command, tmp_path
     assert command == f"emtta run smoke --store {store.location}"
 
 
-def test_for_runs_with_nothing_in_common(emtta: Command, tmp_path: Path) -> None:
+def test_for_runs_without_overlap(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for run in ("a", "b"):
         begin_run(store, run, [("noise", "BA", "source")])
@@ -210,8 +210,8 @@ def test_for_missing_package(packages: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_for_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pip's own parser takes the command, and the package is one that is installed; no index is asked for it."""
+def test_for_missing_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip's parser accepts the command, and the package is an installed one; no package index is contacted."""
     from pip._internal.commands import create_command
 
     monkeypatch.setattr(soundfile, "available_subtypes", lambda _: {})
@@ -237,7 +237,7 @@ except UsageError as error:
 
 @pytest.mark.slow
 def test_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
-    """In an environment of its own, which takes all else from this one's, and whose soundfile knows no codec."""
+    """Use an environment whose soundfile has no codec; it takes all other packages from this one."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     (own,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     others = filter(None, [*sys.path, str(Path(__file__).parents[2])])  # emtta may be installed by an import hook
