@@ -160,7 +160,7 @@ def speech(tmp_path: Path) -> Speech:
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder that a module's tests use one after the other, so that the first test's files can be copied for the rest.
+    """A folder that the tests of a module use in turn; the first test's files are copied for the others.
 
     A store and its corpora refer to each other by path, so the copies must be at the same path.
     """
