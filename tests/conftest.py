@@ -26,13 +26,9 @@ settle_environment()  # before anything imports Prefect
 # Containers often disable bytecode files; then each process that a test starts would compile emtta again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-signal.signal(
-    signal.SIGINT, signal.default_int_handler
-)  # background jobs of a shell ignore SIGINT, and so do their children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job and its children ignore SIGINT
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # for the processes that tests start: parallel workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start: parallel workers share the cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)
 

@@ -97,9 +97,8 @@ def test_generic_path_matches_cpu(tiny_model: Path) -> None:
     def load(name: str) -> TransformersModel:
         model = load_model(tiny_model, device=name, family="transformers")
         assert isinstance(model, TransformersModel)
-        model.network.set_attn_implementation(
-            "eager"
-        )  # of the fused attention kernels, the device implements only the fast path's
+        # Of the fused attention kernels, the pretended device implements only the fast path's.
+        model.network.set_attn_implementation("eager")
         return model
 
     there, here = on_both(load, lambda model: transcribed(model, "em-tok-b+mbr", WAVEFORMS[:1]))

@@ -231,9 +231,7 @@ def test_progress_shows_cells_and_eta() -> None:
     progress.update(UtterancesDone("source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
     progress.update(CellFinished("BA/source", 10, 1, 25.0, 5.0))
     progress.update(CellFinished("BA/em-tok", 0, 0, None, 1.0, error="out of memory"))
-    assert (
-        progress.seconds_left == 15.0
-    )  # 10 utterances of source at 0.5 s each; 20 of em-tok, whose pace is unknown, at the slowest pace so far
+    assert progress.seconds_left == 15.0  # 10 utterances of source at 0.5 s each, 20 of em-tok at the slowest pace
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(picture(progress))
     shown = console.export_text()

@@ -134,9 +134,8 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
     for command in re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE):
-        serves = (
-            ["--help"] if command.startswith("view ") else []
-        )  # it would run until stopped; `--help` still parses the other arguments
+        # `view` serves until it is stopped; with --help, its other arguments are still parsed.
+        serves = ["--help"] if command.startswith("view ") else []
         assert emtta(*shlex.split(command), *serves).code == 0, command
     page = location / "logs" / f"{earlier}-3.html"
     assert f"[{page}]({page.as_uri()})" in str(found["nightly-leaderboard-tiny"].description)

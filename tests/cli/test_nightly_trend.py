@@ -52,11 +52,10 @@ def perfect(store: Store, like: str, number: int) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_trend_regresses_once(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_trend_fails_only_first_night(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
-    path.write_text(
-        path.read_text().replace('name = "tiny"', 'name = "drift"')
-    )  # separates its events from those of other tests
+    # Its own suite name separates its events from those of other tests.
+    path.write_text(path.read_text().replace('name = "tiny"', 'name = "drift"'))
     first = night(path, location)
     assert first.is_completed(), first.message
     assert "trend watch: too few, 1 of 10 nights with the same speech" in str(first.message)
