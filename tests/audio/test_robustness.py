@@ -1,4 +1,4 @@
-"""What a corruption costs is told against the same speech without it, and against what it costs the unadapted model."""
+"""A corruption's cost is reported relative to the same speech without it, and to its cost for the source model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def test_degradation_is_against_clean(store: Store) -> None:
     assert Catalogue(store).report("robustness", method="em-tok-b").records[0]["nwerd"] == 0.5
 
 
-def test_missing_clean_hides_domain(store: Store) -> None:
+def test_degradation_needs_clean_domain(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     found = rows["wales", "source"]
     assert (found["clean"], found["werd"], found["nwerd"]) == (None, None, None)
