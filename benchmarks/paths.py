@@ -1,10 +1,10 @@
-"""How much longer the generic path takes than the fast one, method by method, on the same model and speech.
+"""Measure how much longer the generic path takes than the fast one, for each method, on the same model and speech.
 
     python benchmarks/paths.py                       # the demo model, eight utterances
     python benchmarks/paths.py --utterances 4 --steps 3 --method em-tok-b
 
-The two sides run in turns in this process, on one thread: the demo as a family's model, utterances side by side, and
-the same weights through transformers' own code, one utterance at a time. Their transcripts must be the same.
+Both run in turn in this process, on one thread: the demo as a model of its family, with utterances in a batch, and the
+same weights through transformers, one utterance at a time. The table also shows how many transcripts are equal.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 PATHS = {"fast": None, "generic": "transformers"}
-"""Each path, and the family that has a model read on it."""
+"""Each path, with the family that loads a model for it."""
 
 if __name__ == "__main__":
     main()
