@@ -62,31 +62,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=["demo"], metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--method", default="em-tok-b", choices=["em-tok", "em-tok-b"])
-    parser.add_argument("--repeat", type=at_least_one, default=3, help="runs of each, in turns")
+    parser.add_argument("--repeat", type=at_least_one, default=3, help="runs of each, in turn")
     parser.add_argument("--threads", type=at_least_one, default=2, help="CPU threads")
-    parser.add_argument("--check", action="store_true", help="a tiny shape and size, on the CPU unless --device says")
+    parser.add_argument("--check", action="store_true", help="a tiny shape and size, on the CPU by default")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--sweep", action="store_true", help="the engine alone, with one thing changed at a time")
-    kind.add_argument("--profile", action="store_true", help="print where the engine's time goes, two steps long")
-    own = parser.add_argument_group("instead of the work's own")
+    kind.add_argument("--sweep", action="store_true", help="only the engine, varying one parameter at a time")
+    kind.add_argument("--profile", action="store_true", help="print where the engine spends its time, over two steps")
+    own = parser.add_argument_group("instead of the workload's")
     own.add_argument("--precision", choices=list(PRECISIONS))
     own.add_argument("--device", help="cpu, cuda, cuda:1, …")
     own.add_argument("--utterances", type=at_least_one)
     own.add_argument("--steps", type=at_least_one)
     own.add_argument("--candidates", type=at_least_one, help="G")
-    own.add_argument("--batch-size", type=batch_size, help="utterances side by side, or auto")
-    own.add_argument("--references", nargs="*", choices=["plain", "careful"], help="which run beside ours")
-    own.add_argument("--reference-utterances", type=at_least_one, help="how many the references adapt to")
-    parser.add_argument("--spare-memory", type=float, metavar="GIB", help="beside the models, as if there were no more")
-    parser.add_argument("--output", type=Path, help="folder of the JSON; with --check none is written without it")
+    own.add_argument("--batch-size", type=batch_size, help="utterances in a batch, or auto")
+    own.add_argument("--references", nargs="*", choices=["plain", "careful"], help="the references to run")
+    own.add_argument("--reference-utterances", type=at_least_one, help="the number that the references adapt to")
+    parser.add_argument("--spare-memory", type=float, metavar="GIB", help="memory to leave free, besides the models")
+    parser.add_argument("--output", type=Path, help="folder of the JSON files; required to write any with --check")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.works) - set(WORKS))
     if unknown:
-        parser.error(f"unknown work {unknown[0]!r}; choose from: {', '.join(WORKS)}")
+        parser.error(f"unknown workload {unknown[0]!r}; choose from: {', '.join(WORKS)}")
     fixed = ["utterances", "steps", "candidates", "batch_size", "references", "reference_utterances", "spare_memory"]
     idle = [f"--{name.replace('_', '-')}" for name in fixed if arguments.sweep and getattr(arguments, name) is not None]
     if idle:
-        parser.error(f"{idle[0]} has no place in a sweep, which goes through sizes of its own; leave it out")
+        parser.error(f"{idle[0]} does not apply to a sweep, which has its own sizes; omit it")
     torch.set_num_threads(arguments.threads)
     try:
         for name in arguments.works:
@@ -324,10 +324,10 @@ def show(title: str, report: Mapping[str, Any]) -> None:
             f"{equal['equal']} of {equal['of']}" if equal else "",
         )
     console().print(table)
-    print("on: utterances; s/step: seconds an utterance and step; CPU: the same in processor time")
+    print("on: utterances; s/step: seconds per utterance and step; CPU: the same in processor time")
     ours = report["rows"]["ours"]
     if "not_measured" not in ours:
-        print(f"ours: {ours['batch_size']} side by side; out of memory {len(ours['out_of_memory'])} times")
+        print(f"ours: {ours['batch_size']} in a batch; out of memory {len(ours['out_of_memory'])} times")
     if report["goal_against_careful"]:
         share = f", {report['goal_peak_share']:.0%} of the peak" if report["goal_peak_share"] else ""
         print(f"goal: {report['goal_against_careful']:g} x against careful{share}")
@@ -356,7 +356,7 @@ def write(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     kind = ("-sweep" if arguments.sweep else "") + ("-check" if arguments.check else "")
     path = folder / f"adaptation-{report['work']}-{report['precision']}{kind}.json"
     if not report["measured"] and path.exists() and json.loads(path.read_text())["measured"]:
-        print(f"{path} was measured elsewhere, and stays")
+        print(f"{path} was measured elsewhere, and is kept")
         return
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
@@ -366,7 +366,7 @@ def at_least_one(text: str) -> int:
     """Parse a whole number of at least 1."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is too small; give a whole number, at least 1")
+        raise argparse.ArgumentTypeError(f"{value} is too small; give a whole number of at least 1")
     return value
 
 

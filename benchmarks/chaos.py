@@ -170,10 +170,10 @@ class Error(Aftermath):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how many, the victims in turns")
-    parser.add_argument("--errors", type=int, default=21, help="how many runs of whose calls some fail")
-    parser.add_argument("--seed", type=int, default=0, help="of the first")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go, as JSON")
+    parser.add_argument("--kills", type=int, default=20, help="the number of kills, with the victims in turn")
+    parser.add_argument("--errors", type=int, default=21, help="the number of runs with injected errors")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file of the results, JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="emtta-chaos-") as folder:
         suite = Path(folder) / "chaos.toml"

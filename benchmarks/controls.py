@@ -50,9 +50,9 @@ Row = Mapping[str, Any]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
+    parser.add_argument("--store", type=Path, required=True, help="the folder of the store; created if missing")
     parser.add_argument("--limit", type=int, help="utterances per domain")
-    parser.add_argument("--results", action="store_true", help="run nothing")
+    parser.add_argument("--results", action="store_true", help="only print results, without a run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     suites = {draw: suite(draw, METHODS, arguments.limit) for draw in DRAWS}

@@ -3,8 +3,8 @@
     python benchmarks/counts.py STORE RUN
 
 scores each hypothesis of a run, and that of each step, again with its scorer, and compares every column with the
-store's. It also counts the errors of the stored normalized texts with kaldialign. It prints the number of compared rows,
-and each row that differs.
+store's. It also counts the errors of the stored normalized texts with kaldialign. It prints the number of compared
+rows, and each row that differs.
 """
 
 import argparse

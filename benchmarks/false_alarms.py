@@ -181,7 +181,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few of each; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="few nights, as a check; nothing is written")
     quick = parser.parse_args().quick
     few, many = Speech(12), Speech(50)
     count = 3 if quick else 365

@@ -166,8 +166,8 @@ def main() -> None:
     parser.add_argument("works", nargs="*", default=["demo", "base"], help="demo, base; both by default")
     parser.add_argument("--against", default="avx2", help="the other process's ATEN_CPU_CAPABILITY; avx2")
     parser.add_argument("--utterances", type=int, default=4)
-    parser.add_argument("--draws", type=int, default=256, help="from each context; 256")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures are written, as JSON")
+    parser.add_argument("--draws", type=int, default=256, help="draws per context; 256")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the file of the figures, JSON")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -175,7 +175,7 @@ def main() -> None:
         child(arguments.works[0], arguments.utterances, arguments.draws, Path(folder), label)
         return
     figures = {}
-    table = Table(title=f"draws flipped by ATEN_CPU_CAPABILITY={arguments.against}, and cost of a position")
+    table = Table(title=f"draws flipped by ATEN_CPU_CAPABILITY={arguments.against}, and the cost of a position")
     for heading in ("model", "draws", "largest Δ logit", "flipped: CDF", "noise", "B", "ms: decoder", "CDF", "noise"):
         table.add_column(heading, justify="right")
     for name in arguments.works:

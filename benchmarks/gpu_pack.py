@@ -41,11 +41,13 @@ SPEECH, UTTERANCES, MODEL, LIST = "speech.npz", "utterances.json", "model", "pie
 def main() -> None:
     """Write the pieces and their list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpora", type=Path, help="folder that holds the corpora, extracted")
-    parser.add_argument("model", type=Path, help="folder of a Whisper")
+    parser.add_argument("corpora", type=Path, help="folder with the extracted corpora")
+    parser.add_argument("model", type=Path, help="folder of a Whisper model")
     parser.add_argument("pieces", type=Path, help="folder to write")
-    parser.add_argument("--suite", default="paper", help="whose domains are packed, by default %(default)s")
-    parser.add_argument("--piece", type=int, default=PIECE, help="bytes of the largest piece, by default %(default)s")
+    parser.add_argument("--suite", default="paper", help="the suite whose domains to pack (default: %(default)s)")
+    parser.add_argument(
+        "--piece", type=int, default=PIECE, help="the maximum size of a piece in bytes (default: %(default)s)"
+    )
     options = parser.parse_args()
     os.environ[CORPORA] = str(options.corpora.resolve())
     names = write_pieces(archive(options.suite, options.model), options.pieces, options.piece)

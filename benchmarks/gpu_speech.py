@@ -40,11 +40,11 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bf16"])
     parser.add_argument(
-        "--seconds", type=float, default=240, help="after which no round begins, %(default)s by default"
+        "--seconds", type=float, default=240, help="start no round after this time (default: %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=16, help="G")
-    parser.add_argument("--round", type=int, default=ROUND, help="utterances of a domain in a round")
+    parser.add_argument("--round", type=int, default=ROUND, help="utterances per domain in a round")
     options = parser.parse_args()
     begun = time.monotonic()
     folder = unpack(options.pieces)
@@ -55,7 +55,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for number, chosen in enumerate(rounds(utterances, options.round)):
         if time.monotonic() - begun > options.seconds:
-            print(f"the time is over before round {number}: {len(rows)} results")
+            print(f"the time limit was reached before round {number}: {len(rows)} results")
             break
         sounds = [waveform(one, recordings) for one in chosen]
         for method in METHODS:

@@ -257,11 +257,11 @@ def show(kind: str, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the stores are, or are made")
-    parser.add_argument("--runs", type=int, default=2000, help="of each store that is made (default: 2000)")
-    parser.add_argument("--repeat", type=int, default=3, help="how often the list is asked for (default: 3)")
-    parser.add_argument("--label", default="now", help="what the figures are called in the results (default: now)")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("folder", type=Path, help="folder of the stores, existing or new")
+    parser.add_argument("--runs", type=int, default=2000, help="runs of each new store (default: 2000)")
+    parser.add_argument("--repeat", type=int, default=3, help="number of measurements of the list (default: 3)")
+    parser.add_argument("--label", default="now", help="name of the figures in the results (default: now)")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--ask", choices=list(ASKED), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:

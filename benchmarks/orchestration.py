@@ -161,8 +161,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="cells at once (default: 1)")
     parser.add_argument("--store", default="emtta-store", help="the store of --run (default: emtta-store)")
-    parser.add_argument("--run", help="a run that says how long an utterance takes")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("--run", help="a run that gives the time of an utterance")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--execute", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.execute:

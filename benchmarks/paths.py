@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=8)
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side, in turns; the median counts")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each path, in turn; the median counts")
     parser.add_argument("--method", action="append", choices=METHODS, help="only this one; several are possible")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def main() -> None:
     waveforms = sounds(WORKS["demo"], options.utterances)
     settings = {"steps": options.steps, "candidates": options.candidates, "trace": "metrics"}
 
-    table = Table(title=f"seconds an utterance: {options.utterances} utterances, {settings}, 1 thread")
+    table = Table(title=f"seconds per utterance: {options.utterances} utterances, {settings}, 1 thread")
     for heading in ("method", *PATHS, "ratio", "same texts"):
         table.add_column(heading, justify="right")
     for method in options.method or METHODS:

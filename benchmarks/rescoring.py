@@ -57,8 +57,8 @@ def main() -> None:
     """Write, score, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--utterances", type=int, default=8_700, help="of each cell, by default %(default)s")
-    parser.add_argument("--scorer", default="basic", help="by default %(default)s")
+    parser.add_argument("--utterances", type=int, default=8_700, help="utterances per cell (default: %(default)s)")
+    parser.add_argument("--scorer", default="basic", help="the scorer (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ def coverage(utterances: int, seeds: int, simulations: int, rng: np.random.Gener
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=400, help="of each row (default: 400)")
+    parser.add_argument("--simulations", type=int, default=400, help="simulations per row (default: 400)")
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     table = Table("utterances", "seeds", "sd over seeds, points", "averaged over seeds", "a seed as an utterance")

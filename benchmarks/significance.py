@@ -88,7 +88,7 @@ def of_speakers(draw: np.random.Generator, speakers: int, better: float) -> Spee
 
 
 def speaker_coverage(sets: int) -> Iterator[Row]:
-    """Yield the coverage of intervals for one domain, by number of speakers, and for a mean over six domains of four."""
+    """Yield the coverage of intervals for one domain by number of speakers, and for a mean over six domains of four."""
     for domains, speakers in (*((1, count) for count in SPEAKERS), (6, 4)):
         draw = np.random.default_rng(speakers + 100 * domains)
         hits = np.zeros(4)
@@ -177,7 +177,7 @@ def _tested(kind: str, count: int, drawn: str, shares: Sequence[float]) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few sets, and nothing is written")
+    parser.add_argument("--quick", action="store_true", help="few sets, as a check; nothing is written")
     quick = parser.parse_args().quick
     found: dict[str, list[Row]] = {}
     for measure, sets in ((tests, 2_000), (speaker_coverage, 1_000), (coverage, 1_000)):

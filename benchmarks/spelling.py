@@ -33,7 +33,7 @@ WORDS_PER_SECOND = 4.0
 """For fast read English."""
 
 PIECES = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-"""How text is split before merging (`get_encoding` in https://github.com/openai/whisper/blob/main/whisper/tokenizer.py)."""
+"""How text is split: `get_encoding` in https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
     texts = {code: text_of(asked.texts / f"{file}.html") for code, file in (pair.split(":") for pair in FILES.split())}
     seconds = len(texts["en"].split()) / WORDS_PER_SECOND
     spelt = {code: len(vocabulary.encode(f" {text}")) for code, text in texts.items()}
-    print(f"{seconds:.0f} s\n\n| language | tokens | a character | a second | given |\n|---|---:|---:|---:|---:|")
+    print(f"{seconds:.0f} s\n\n| language | tokens | per character | per second | allowed |\n|---|---:|---:|---:|---:|")
     for code, tokens in sorted(spelt.items(), key=lambda pair: -pair[1]):
         needed, given = tokens / seconds, tokens_per_second(code)
         short = "" if needed <= given else " too few"

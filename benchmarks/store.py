@@ -147,12 +147,12 @@ def keep(name: str, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="the store; nights that it has are left as they are")
-    parser.add_argument("--nights", type=int, default=20, help="how many the store is to have (default: 20)")
-    parser.add_argument("--steps", type=int, default=10, help="updates an utterance of each method but source")
+    parser.add_argument("folder", help="the store; existing nights are kept")
+    parser.add_argument("--nights", type=int, default=20, help="the number of nights in the store (default: 20)")
+    parser.add_argument("--steps", type=int, default=10, help="updates per utterance, for every method but source")
     parser.add_argument("--shards", action="store_true", help="write shards, ask, compact, and ask again")
     parser.add_argument("--question", action="append", choices=list(QUESTIONS), help="only this one; repeatable")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--ask", choices=list(QUESTIONS), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
@@ -181,7 +181,7 @@ def main() -> None:
     questions = given.question or list(QUESTIONS)
     newest = run_name(given.nights - 1)
     if update_statistics(store, newest):
-        print(f"statistics of {newest} alone were computed", flush=True)
+        print(f"statistics were computed only for {newest}", flush=True)
     found: dict[str, Any] = {
         "nights": given.nights,
         "utterance_rows": utterances,

@@ -37,8 +37,8 @@ def main() -> None:
     """Measure the workload of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="?", default="demo", choices=["demo", "base"])
-    parser.add_argument("--busy", type=int, default=4, help="busy processes beside the second measurement")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side, in turns")
+    parser.add_argument("--busy", type=int, default=4, help="busy processes during the second measurement")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each, in turn")
     parser.add_argument("--utterances", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()

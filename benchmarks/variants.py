@@ -78,11 +78,11 @@ Scored = dict[tuple[str, str], tuple[str, int, int]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
-    parser.add_argument("--results", action="store_true", help="run nothing")
-    parser.add_argument("--seed", type=int, default=0, help="of the sentences")
-    parser.add_argument("--methods", nargs="+", help="these alone, in float32; the references must be among them")
-    parser.add_argument("--repeat", type=int, default=3, help="times that processor time is measured")
+    parser.add_argument("--store", type=Path, required=True, help="the folder of the store; created if missing")
+    parser.add_argument("--results", action="store_true", help="only print results, without a run")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the sentences")
+    parser.add_argument("--methods", nargs="+", help="only these, in float32; they must include their references")
+    parser.add_argument("--repeat", type=int, default=3, help="number of measurements of processor time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     precisions = ("float32",) if arguments.methods else ("float32", "bf16")
@@ -254,7 +254,7 @@ def busy(run: partial[Any]) -> float:
 def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None:
     """Print the tables as Markdown."""
     groups = list(rows[0]["groups"])
-    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | p | updates | CPU s an utterance |")
+    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | p | updates | CPU s per utterance |")
     print("| --- |" + " ---: |" * (len(groups) + 1) + " --- | ---: | ---: | ---: | ---: |")
     for row in rows:
         low, high = row["interval"]
@@ -263,7 +263,7 @@ def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None
         p = f"{row['p']:.3f}"
         cost = f"{row['updates']:.1f} | {row['cpu_seconds_utterance']:.2f}"
         print(f"| {row['label']} | {figures} | {row['wer']:.2f} | {row['reference']} | {compared} | {p} | {cost} |")
-    print("\n| trace | CPU s an utterance |\n| --- | ---: |")
+    print("\n| trace | CPU s per utterance |\n| --- | ---: |")
     for trace, seconds in traces.items():
         print(f"| {trace} | {seconds:.3f} |")
 
