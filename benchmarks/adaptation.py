@@ -86,7 +86,7 @@ def main() -> None:
     fixed = ["utterances", "steps", "candidates", "batch_size", "references", "reference_utterances", "spare_memory"]
     idle = [f"--{name.replace('_', '-')}" for name in fixed if arguments.sweep and getattr(arguments, name) is not None]
     if idle:
-        parser.error(f"{idle[0]} does not apply to a sweep, which has its own sizes; omit it")
+        parser.error(f"{idle[0]} has no place in a sweep, which has its own sizes; omit it")
     torch.set_num_threads(arguments.threads)
     try:
         for name in arguments.works:
