@@ -34,7 +34,7 @@ class Speech:
 
     @classmethod
     def make(cls) -> "Speech":
-        """Return random words, of which as many are replaced in each text as it has errors."""
+        """Draw random transcripts, and for each number of errors a copy with that many words replaced."""
         rng = np.random.default_rng(0)
         words = np.array(["".join(rng.choice(list("abdegiklmnoprstu"), rng.integers(2, 9))) for _ in range(2000)])
         spoken = words[rng.integers(len(words), size=(len(DOMAINS) * UTTERANCES, WORDS))]

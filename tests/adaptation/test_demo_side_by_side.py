@@ -59,7 +59,9 @@ def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str],
 
 
 @pytest.mark.parametrize("name", ["em-tok-b", pytest.param("em-tok", marks=pytest.mark.slow)])
-def test_size_changes_only_near_ties(float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str) -> None:
+def test_batch_size_changes_only_near_ties(
+    float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str
+) -> None:
     expected, leads = exact(float64, name, speech)
     decided = [index for index, lead in enumerate(leads) if lead >= NEAR]
     assert len(leads) - len(decided) <= MOST

@@ -53,7 +53,7 @@ def test_every_step_reuses_candidates(model: SpeechModel, waveforms: list[NDArra
 
 
 @pytest.mark.parametrize("name", ["greedy-em", "em-tok", "em-tok-b"])
-def test_kept_differ_from_redrawn(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
+def test_keeping_differs_from_redrawing(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     made = {}
     for redraw in (True, False):
         adapter = Adapter(model, name, steps=STEPS, candidates=CANDIDATES, learning_rate=RATE, redraw=redraw)

@@ -154,7 +154,7 @@ def test_busy_cores_exclude_this_process(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert before.free_since(before) == 2.0, "no time has passed: nothing tells"
 
 
-def test_without_cpu_times_all_are_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cores_are_free_without_cpu_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cores, "TIMES", tmp_path / "none")
     assert free_cores(0.0) == cores.cores()
 

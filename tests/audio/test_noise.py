@@ -60,7 +60,7 @@ def test_any_length_is_exact(kind: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_never_silent_nor_one_burst(kind: str, seed: int) -> None:
+def test_noise_is_continuous(kind: str, seed: int) -> None:
     """Every tenth of a second contains sound, and every 3 s more than the background."""
     waveform = noise(kind, 6.0, seed)
     assert levels(waveform, 0.1).min() > -60

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_degradation_is_against_clean(store: Store) -> None:
+def test_degradation_is_relative_to_clean(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     assert ("clean", "source") not in rows
     source, adapted = rows["rain", "source"], rows["rain", "em-tok-b"]
@@ -58,7 +58,7 @@ def test_degradation_needs_clean_domain(store: Store) -> None:
     assert found["reason_hidden"] == "the run has no domain of the same utterances without a corruption"
 
 
-def test_incomplete_partner_is_withheld(store: Store) -> None:
+def test_incomplete_clean_hides_degradation(store: Store) -> None:
     plan = store.plan("run")
     store.write_plan("run", [replace(row, utterances=3) if row.domain == "clean" else row for row in plan])
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}

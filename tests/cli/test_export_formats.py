@@ -246,7 +246,7 @@ def test_hub_export_is_data_set(emtta: Command, store: Store, out: Path) -> None
     assert "- dataset:\n    id: me/heard\n    task_id: babble\n  value: " in entries
 
 
-def test_export_by_another_scorer(emtta: Command, own: Store, out: Path) -> None:
+def test_export_uses_chosen_scorer(emtta: Command, own: Store, out: Path) -> None:
     refused = export(emtta, own, "trn", out, "--scorer", "jiwer", code=2).err
     assert "is not scored by 'jiwer'" in refused
     assert emtta("score", "run", "--scorer", "jiwer", "--store", own.location).code == 0

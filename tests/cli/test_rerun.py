@@ -61,7 +61,7 @@ def test_selected_gaps_are_filled_once(emtta: Command, half: Path) -> None:
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
 
 
-def test_force_redoes_with_same_results(emtta: Command, half: Path) -> None:
+def test_force_reproduces_results(emtta: Command, half: Path) -> None:
     before = emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out
     outcome = emtta("rerun", "mine", "--store", half, "--method", "source", "--domain", "clean", "--force")
     assert outcome.code == 0

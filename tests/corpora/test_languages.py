@@ -68,7 +68,7 @@ def test_cantonese_falls_back_to_chinese(languages: tuple[str, ...], told: str, 
         model.prompt.rows(["yue", "de"], model.device)
 
 
-def test_corpus_decides_scoring(
+def test_scoring_uses_corpus_language(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, model: SpeechModel
 ) -> None:
     manifest = "path,text,language\ngood0.wav,one boat,en\ngood1.wav,jedna łódka,pl\ngood2.wav,ein boot,de\n"

@@ -187,7 +187,7 @@ def test_declared_language_is_kept(tmp_path: Path) -> None:
     assert (found.utterances, found.notes) == (2, ("columns kept as metadata: locale, gender",))
 
 
-def test_empty_split_is_refused_alone(tmp_path: Path) -> None:
+def test_only_empty_split_is_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "d")
     whole.select([]).save_to_disk(str(tmp_path / "empty"))
     DatasetDict({"test": whole, "none": whole.select([])}).save_to_disk(str(tmp_path / "both"))

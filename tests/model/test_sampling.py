@@ -126,7 +126,7 @@ def test_impossible_token_is_never_sampled() -> None:
         assert (tokens[:, 1] == 7).all()
 
 
-def test_broken_logits_draw_a_token() -> None:
+def test_nan_logits_sample_a_token() -> None:
     rows = torch.full((1, 10), torch.nan)
     assert 0 <= int(draw(rows, torch.zeros((1, 1), dtype=torch.long), Noise(torch.arange(1), 1, 10).at(0))) < 10
 

@@ -173,7 +173,7 @@ def test_model_without_norms_is_named(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", [*METHODS])
-def test_bf16_keeps_adapted_exact(folders: dict[str, Path], kind: str) -> None:
+def test_bf16_keeps_float32_norms(folders: dict[str, Path], kind: str) -> None:
     model, exact = loaded(folders[kind], precision="bf16"), loaded(folders[kind])
     assert {parameter.dtype for parameter in model.norms.values()} == {torch.float32}
     halves = sum(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters())
