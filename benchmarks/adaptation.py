@@ -1,16 +1,16 @@
-"""How fast the engine adapts, against two references in the same process.
+"""Measure how fast the engine adapts, against two references in the same process.
 
     python benchmarks/adaptation.py demo                    # the demo model: G = 16, 10 steps, 16 utterances
     python benchmarks/adaptation.py base                    # Whisper-base's shape: G = 16, 24 tokens, 2 utterances
     python benchmarks/adaptation.py base-gpu large-gpu      # on a machine with a GPU
     python benchmarks/adaptation.py base-gpu --check        # the same code at a tiny shape, on the CPU, in seconds
-    python benchmarks/adaptation.py demo --sweep            # the engine alone, against steps, G, B and more
-    python benchmarks/adaptation.py demo --profile          # where the engine's time goes
+    python benchmarks/adaptation.py demo --sweep            # only the engine, varying steps, G, B and more
+    python benchmarks/adaptation.py demo --profile          # where the engine spends its time
 
-Ours, `plain` and `careful` (see references.py) run in turns; each row says the median of its runs. The engine decodes
-the source and the final hypothesis, as the references do. Shapes other than the demo have random weights, and say 24
-tokens for every candidate. Results are printed, and written to benchmarks/results/ as JSON. It needs torch,
-transformers, numpy and rich; on a machine without the rest of emtta, put the repository's root in PYTHONPATH.
+The engine ("ours"), `plain` and `careful` (see references.py) run in turn; each row gives the medians of its runs. The
+engine decodes the source and the final hypothesis, as the references do. Shapes other than the demo have random
+weights, and every candidate has 24 tokens. Results are printed, and written to benchmarks/results/ as JSON. Requires
+torch, transformers, numpy and rich; on a machine without the rest of emtta, add the repository's root to PYTHONPATH.
 """
 
 import argparse
@@ -54,39 +54,39 @@ RESULTS = Path(__file__).parent / "results"
 RATE = 1e-3
 NO_GPU = "not measured: no GPU here"
 COUNTED = 4
-"""Utterances of which a reference's operations are counted; of equal ones, one."""
+"""The number of utterances on which a reference's operations are counted; one, if all are alike."""
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure the workloads of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=["demo"], metavar="WORK", help=", ".join(WORKS))
     parser.add_argument("--method", default="em-tok-b", choices=["em-tok", "em-tok-b"])
-    parser.add_argument("--repeat", type=at_least_one, default=3, help="runs of each, in turns")
+    parser.add_argument("--repeat", type=at_least_one, default=3, help="runs of each, in turn")
     parser.add_argument("--threads", type=at_least_one, default=2, help="CPU threads")
-    parser.add_argument("--check", action="store_true", help="a tiny shape and size, on the CPU unless --device says")
+    parser.add_argument("--check", action="store_true", help="a tiny shape and size, on the CPU by default")
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--sweep", action="store_true", help="the engine alone, with one thing changed at a time")
-    kind.add_argument("--profile", action="store_true", help="print where the engine's time goes, two steps long")
-    own = parser.add_argument_group("instead of the work's own")
+    kind.add_argument("--sweep", action="store_true", help="only the engine, varying one parameter at a time")
+    kind.add_argument("--profile", action="store_true", help="print where the engine spends its time, over two steps")
+    own = parser.add_argument_group("instead of the workload's")
     own.add_argument("--precision", choices=list(PRECISIONS))
     own.add_argument("--device", help="cpu, cuda, cuda:1, …")
     own.add_argument("--utterances", type=at_least_one)
     own.add_argument("--steps", type=at_least_one)
     own.add_argument("--candidates", type=at_least_one, help="G")
-    own.add_argument("--batch-size", type=batch_size, help="utterances side by side, or auto")
-    own.add_argument("--references", nargs="*", choices=["plain", "careful"], help="which run beside ours")
-    own.add_argument("--reference-utterances", type=at_least_one, help="how many the references adapt to")
-    parser.add_argument("--spare-memory", type=float, metavar="GIB", help="beside the models, as if there were no more")
-    parser.add_argument("--output", type=Path, help="folder of the JSON; with --check none is written without it")
+    own.add_argument("--batch-size", type=batch_size, help="utterances in a batch, or auto")
+    own.add_argument("--references", nargs="*", choices=["plain", "careful"], help="the references to run")
+    own.add_argument("--reference-utterances", type=at_least_one, help="the number that the references adapt to")
+    parser.add_argument("--spare-memory", type=float, metavar="GIB", help="memory to leave free, besides the models")
+    parser.add_argument("--output", type=Path, help="folder of the JSON files; required to write any with --check")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.works) - set(WORKS))
     if unknown:
-        parser.error(f"unknown work {unknown[0]!r}; choose from: {', '.join(WORKS)}")
+        parser.error(f"unknown workload {unknown[0]!r}; choose from: {', '.join(WORKS)}")
     fixed = ["utterances", "steps", "candidates", "batch_size", "references", "reference_utterances", "spare_memory"]
     idle = [f"--{name.replace('_', '-')}" for name in fixed if arguments.sweep and getattr(arguments, name) is not None]
     if idle:
-        parser.error(f"{idle[0]} has no place in a sweep, which goes through sizes of its own; leave it out")
+        parser.error(f"{idle[0]} has no place in a sweep, which has its own sizes; omit it")
     torch.set_num_threads(arguments.threads)
     try:
         for name in arguments.works:
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def chosen(work: Work, arguments: argparse.Namespace) -> Work:
-    """Return the work as the command line wants it."""
+    """Apply the command line's settings to a workload."""
     if arguments.check:
         tiny: dict[str, Any] = {
             "utterances": 4,
@@ -121,7 +121,7 @@ def chosen(work: Work, arguments: argparse.Namespace) -> Work:
 
 
 def run(name: str, work: Work, precision: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
-    """Measure a work in one precision, and return what to write; None for a profile."""
+    """Measure a workload in one precision, and return its report; None for a profile."""
     report: dict[str, Any] = {"work": name, "method": arguments.method, "check": arguments.check}
     if work.device.startswith("cuda") and not torch.cuda.is_available():
         print(f"{name}, {precision}: {NO_GPU}")
@@ -143,13 +143,13 @@ def run(name: str, work: Work, precision: str, arguments: argparse.Namespace) ->
 
 @dataclass
 class Contestant:
-    """Ours or a reference.
+    """The engine or a reference.
 
     Attributes:
-        adapt: takes waveforms and returns their texts.
-        places: of the utterances that it is measured on.
-        costs: of its runs.
-        texts: of its last run.
+        adapt: maps waveforms to their texts.
+        places: indices of the utterances that it is measured on.
+        costs: the costs of its runs.
+        texts: the texts of its last run.
         failure: why it could not be measured, if it could not.
     """
 
@@ -160,7 +160,7 @@ class Contestant:
     failure: str | None = None
 
     def run(self, waveforms: Sequence[Waveform], device: torch.device) -> None:
-        """Adapt to its utterances of these once more, unless memory did not suffice before."""
+        """Adapt once to its share of the waveforms, unless it ran out of memory before."""
         if self.failure:
             return
         try:
@@ -173,7 +173,7 @@ class Contestant:
 
 
 def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run ours and the references in turns."""
+    """Run the engine and the references in turn."""
     network, model = load(work, precision)
     device, facts = model.device, machine(model.device)
     peak = matrix_peak(device, model.precision)
@@ -188,7 +188,7 @@ def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace
         adapt = partial(reference.transcribe, language="en", steps=work.steps, candidates=work.candidates, rate=RATE)
         contestants[label] = Contestant(adapt, spread(waveforms, work.reference_utterances))
     with MemoryWarnings() as warnings:
-        if device.type == "cuda":  # a whole run each: it loads the kernels, and finds the batch that memory holds
+        if device.type == "cuda":  # a complete run each, to load the kernels and find a batch size that fits
             for contestant in contestants.values():
                 contestant.run(waveforms, device)
                 contestant.costs.clear()
@@ -199,7 +199,7 @@ def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace
                 contestant.run(waveforms, device)
         rows = rows_of(contestants, waveforms, work, model)
     rows["ours"] |= {"batch_size": adapter.batch_size, "out_of_memory": warnings.said}
-    if method(arguments.method).candidates == "beam":  # sampled candidates are not the same ones
+    if method(arguments.method).candidates == "beam":  # sampled candidates differ
         for label in work.references:
             rows[label]["texts"] = agreement(ours, contestants[label])
     facts["load_average_after"] = load_average()
@@ -224,7 +224,7 @@ def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace
 
 
 def engine(model: SpeechModel, work: Work, name: str) -> Adapter:
-    """Return ours."""
+    """Return the engine's adapter."""
     return Adapter(
         model,
         name,
@@ -237,10 +237,10 @@ def engine(model: SpeechModel, work: Work, name: str) -> Adapter:
 
 
 def texts(adapter: Adapter, waveforms: Sequence[Waveform]) -> list[str]:
-    """Return what ours hears.
+    """Return the engine's hypotheses.
 
     Raises:
-        MemoryError: memory does not suffice for one of them.
+        MemoryError: if one of them does not fit in memory.
     """
     results = adapter.transcribe(waveforms)
     for result in results:
@@ -252,7 +252,7 @@ def texts(adapter: Adapter, waveforms: Sequence[Waveform]) -> list[str]:
 def rows_of(
     contestants: Mapping[str, Contestant], waveforms: Sequence[Waveform], work: Work, model: SpeechModel
 ) -> dict[str, dict[str, Any]]:
-    """Return each contestant's costs, and its operations, which are counted in a run of their own."""
+    """Return each contestant's costs, and its operations, counted in a separate run."""
     rows: dict[str, dict[str, Any]] = {}
     for label, contestant in contestants.items():
         if contestant.failure:
@@ -260,7 +260,7 @@ def rows_of(
             continue
         own = [waveforms[place] for place in contestant.places]
         counted = own
-        if label != "ours":  # one after another, so that a few tell of all
+        if label != "ours":  # processes one at a time, so a few are representative
             counted = [own[place] for place in spread(own, COUNTED if work.shape is None else 1)]
         flops = operations(partial(contestant.adapt, counted)) / len(counted) / work.steps
         audio = sum(len(waveform) for waveform in own) / model.sample_rate
@@ -276,21 +276,21 @@ def rows_of(
 
 
 def finish(report: dict[str, Any], *, on_cpu: bool) -> None:
-    """Add to the rows of a report what follows from them: shares of the peak, and ratios to ours."""
+    """Add derived values to a report's rows: shares of the peak, and ratios to ours."""
     clocks = {"seconds": ("peak_share", "wall", "ratio"), "cpu_seconds": ("cpu_peak_share", "cpu", "cpu_ratio")}
     measured = {label: row for label, row in report["rows"].items() if "not_measured" not in row}
     for row in measured.values():
         for clock, (share, peak, ratio) in clocks.items():
             own = row[f"{clock}_utterance_step"]
-            if on_cpu or clock == "seconds":  # a GPU's operations take no time of the processor
+            if on_cpu or clock == "seconds":  # a GPU's operations use no processor time
                 row[share] = row["operations_utterance_step"] / own / report["matrix_peak"][peak]
                 row[ratio] = own / measured["ours"][f"{clock}_utterance_step"] if "ours" in measured else None
 
 
 def agreement(ours: Contestant, other: Contestant) -> dict[str, Any] | None:
-    """Return how many texts of a reference's utterances are equal to ours, and those that are not.
+    """Return how many of a reference's texts equal ours, and those that differ.
 
-    Beams are no matter of chance, so texts differ only where rounding decides a near-tie between two tokens.
+    Beam search is deterministic, so texts differ only where rounding decides a near-tie between two tokens.
     """
     if ours.failure or other.failure:
         return None
@@ -324,10 +324,10 @@ def show(title: str, report: Mapping[str, Any]) -> None:
             f"{equal['equal']} of {equal['of']}" if equal else "",
         )
     console().print(table)
-    print("on: utterances; s/step: seconds an utterance and step; CPU: the same in processor time")
+    print("on: utterances; s/step: seconds per utterance and step; CPU: the same in processor time")
     ours = report["rows"]["ours"]
     if "not_measured" not in ours:
-        print(f"ours: {ours['batch_size']} side by side; out of memory {len(ours['out_of_memory'])} times")
+        print(f"ours: {ours['batch_size']} in a batch; out of memory {len(ours['out_of_memory'])} times")
     if report["goal_against_careful"]:
         share = f", {report['goal_peak_share']:.0%} of the peak" if report["goal_peak_share"] else ""
         print(f"goal: {report['goal_against_careful']:g} x against careful{share}")
@@ -335,12 +335,12 @@ def show(title: str, report: Mapping[str, Any]) -> None:
 
 
 def figure(value: float | None, form: str) -> str:
-    """Return a number as the table shows it, nothing for none."""
+    """Format a number for the table; empty for None."""
     return "" if value is None else form.format(value)
 
 
 def profiled(work: Work, precision: str, name: str) -> str:
-    """Return the profile of a short run of ours, after one that warms up."""
+    """Return the profile of a short run of the engine, after a warm-up."""
     _, model = load(work, precision)
     waveforms = sounds(work, work.utterances)
     adapter = engine(model, replace(work, steps=min(work.steps, 2)), name)
@@ -349,29 +349,29 @@ def profiled(work: Work, precision: str, name: str) -> str:
 
 
 def write(report: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Write a report, unless it says that nothing was measured where something was before."""
+    """Write a report, unless it would replace measurements with "not measured"."""
     folder = arguments.output or (None if arguments.check else RESULTS)
     if folder is None:
         return
     kind = ("-sweep" if arguments.sweep else "") + ("-check" if arguments.check else "")
     path = folder / f"adaptation-{report['work']}-{report['precision']}{kind}.json"
     if not report["measured"] and path.exists() and json.loads(path.read_text())["measured"]:
-        print(f"{path} was measured elsewhere, and stays")
+        print(f"{path} was measured elsewhere, and is kept")
         return
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def at_least_one(text: str) -> int:
-    """Return a whole number of the command line, at least 1."""
+    """Parse a whole number of at least 1."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is too small; give a whole number, at least 1")
+        raise argparse.ArgumentTypeError(f"{value} is too small; give a whole number of at least 1")
     return value
 
 
 def batch_size(text: str) -> BatchSizeChoice:
-    """Return a batch size of the command line."""
+    """Parse a batch size."""
     return "auto" if text == AUTO else at_least_one(text)
 
 

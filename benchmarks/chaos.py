@@ -1,14 +1,14 @@
-"""Kill what can be killed, and let calls of the system fail, at random moments, and see whether anything is lost.
+"""Kill processes and inject errors into system calls at random moments, and check that nothing is lost.
 
     python benchmarks/chaos.py --kills 20 --errors 21
 
-Each kill is a run of its own: `emtta run` on a small suite of the demo model, with worker processes and Prefect's own
-server. At a moment drawn by the seed, between the first shard and the last, SIGKILL strikes a worker, the flow or the
-server. Or in each of its processes one call on a file of the store fails (to open it, to list a folder, to flush, to
-name what was written), as on a disk that is full, or a network drive that is gone for a moment.
+Each kill has its own run: `emtta run` on a small suite with the demo model, worker processes and Prefect's temporary
+server. At a random moment between the first and the last shard, SIGKILL hits a worker, the flow or the server. For an
+injected error, one call on a file of the store fails in each process (open, list a folder, flush, link, rename), as on
+a full disk, or a network drive that is briefly unavailable.
 
-Then: can each file be read? Is what was finished kept as it was? Does `emtta rerun` complete the run, and are its
-leaderboard and its rows those of a run that nothing disturbed? Results are printed, and written to benchmarks/results/.
+Then: is each file readable? Is finished work unchanged? Does `emtta rerun` complete the run, and do its leaderboard and
+rows equal those of an undisturbed run? Results are printed, and written to benchmarks/results/.
 """
 
 import argparse
@@ -42,7 +42,7 @@ RUN = "chaos"
 EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 RERUNS = 3
 LIMIT = 300.0
-"""Seconds after which a command that should end by itself counts as hung."""
+"""Seconds after which a command that should have ended counts as hung."""
 
 SUITE = """\
 name = "chaos"
@@ -65,7 +65,7 @@ group = "accent"
 corpus = { voices = ["en-gb-x-gbclan"] }
 """
 SHARDS = 16
-"""Of the whole run: two domains, two methods, eight utterances each, two a shard."""
+"""In the whole run: two domains, two methods, eight utterances each, two per shard."""
 
 
 ERRORS = (errno.EIO, errno.ESTALE, errno.ENOSPC, errno.EMFILE, errno.EACCES)
@@ -77,7 +77,7 @@ CALLS = {
     "name": ("os", "replace"),
 }
 MOST_CALLS = {"open": 120, "list": 120, "flush": 30, "link": 20, "name": 5}
-"""Of each kind, about as many as a process of the run makes."""
+"""For each kind of call, roughly the number that a process of the run makes."""
 
 FAILING = """\
 import json, os
@@ -105,21 +105,21 @@ def failing(first, *rest, **options):
 
 setattr(module, chosen["call"], failing)
 """
-"""The `sitecustomize` of each process: of a kind of call on files of the store, the one of a number fails."""
+"""The `sitecustomize` of each process: the n-th call of one kind on the store's files fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Aftermath:
-    """What became of a run that was struck.
+    """The outcome of a disturbed run.
 
     Attributes:
-        seed: what the moment was drawn by.
-        exit_code: of the run that was struck; negative: the signal that ended it.
-        torn: files that could not be read afterwards.
-        finished: utterances that were done afterwards.
-        lost: of these, those that were done again or are gone.
-        reruns: until the run was complete.
-        equal: whether leaderboard and rows are those of the undisturbed run.
+        seed: the seed of the disturbance.
+        exit_code: of the disturbed run; if negative, the signal that ended it.
+        torn: files that were unreadable afterwards.
+        finished: utterances that were finished afterwards.
+        lost: of these, those that were repeated or are missing.
+        reruns: the number of reruns that completed the run.
+        equal: whether leaderboard and rows equal those of the undisturbed run.
     """
 
     seed: int
@@ -132,18 +132,18 @@ class Aftermath:
 
     @property
     def survived(self) -> bool:
-        """Whether nothing is lost and the run came to the same."""
+        """Whether nothing was lost and the result is the same."""
         return self.equal and not self.torn and not self.lost
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kill(Aftermath):
-    """What became of a run of which a process was killed.
+    """The outcome of a run in which a process was killed.
 
     Attributes:
         victim: worker, flow or server.
-        shards: that were done when it was struck.
-        struck: whether the victim was there still.
+        shards: the number that was finished at the kill.
+        struck: whether the victim still existed.
     """
 
     victim: str
@@ -153,13 +153,13 @@ class Kill(Aftermath):
 
 @dataclass(frozen=True, kw_only=True)
 class Error(Aftermath):
-    """What became of a run of whose calls some failed.
+    """The outcome of a run with injected errors.
 
     Attributes:
-        call: to open, to list, to flush, to name.
-        number: which of such calls failed, in each process.
-        error: how.
-        failed: how many calls failed, in all processes.
+        call: the kind of call: open, list, flush, link or name (rename).
+        number: which of these calls failed in each process.
+        error: the name of the error.
+        failed: the number of failed calls in all processes.
     """
 
     call: str
@@ -170,10 +170,10 @@ class Error(Aftermath):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="how many, the victims in turns")
-    parser.add_argument("--errors", type=int, default=21, help="how many runs of whose calls some fail")
-    parser.add_argument("--seed", type=int, default=0, help="of the first")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go, as JSON")
+    parser.add_argument("--kills", type=int, default=20, help="the number of kills, with the victims in turn")
+    parser.add_argument("--errors", type=int, default=21, help="the number of runs with injected errors")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the file of the results, JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="emtta-chaos-") as folder:
         suite = Path(folder) / "chaos.toml"
@@ -191,20 +191,21 @@ def main() -> None:
     show(kills, errors)
     report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name, struck in (("kills", kills), ("errors", errors)):
-        if struck:  # what was not repeated stays on record
+        if struck:  # results that were not measured again are kept
             report[name] = {**totals(struck), "load_average": os.getloadavg(), "each": [asdict(one) for one in struck]}
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     sys.exit(0 if all(one.survived for one in (*kills, *errors)) else 1)
 
 
 def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Kill:
-    """Run the suite, kill a victim, finish the run, and look."""
+    """Run the suite, kill a victim, finish the run, and check it."""
     chance = random.Random(seed)
     victim = list(VICTIMS)[seed % len(VICTIMS)]
     store.mkdir()
     shutil.copytree(calm / "prepared", store / "prepared")
     command = [*EMTTA, "run", str(suite), "--run-id", RUN, "--store", str(store)]
-    environment = {"PREFECT_CLIENT_MAX_RETRIES": "1", **os.environ}  # or a lost server is asked for minutes
+    # Otherwise, requests to a killed server are retried for minutes.
+    environment = {"PREFECT_CLIENT_MAX_RETRIES": "1", **os.environ}
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
     )
@@ -223,13 +224,13 @@ def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) ->
         kill(pid)
     code = process.wait(LIMIT)
     wait_for_workers(family)
-    for pid in family:  # what is left of it
+    for pid in family:  # those that are left
         kill(pid)
     return Kill(victim=victim, shards=done, struck=struck, **finish(seed, suite, store, code, expected))
 
 
 def fail(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Error:
-    """Run the suite in processes of each of which one call on a file of the store fails, finish the run, and look."""
+    """Run the suite with one failing call on the store's files in each process, finish the run, and check it."""
     chance = random.Random(f"errors {seed}")
     call = list(CALLS)[seed % len(CALLS)]
     number, error = chance.randrange(1, MOST_CALLS[call] + 1), chance.choice(ERRORS)
@@ -256,11 +257,11 @@ def fail(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> E
 
 
 def finish(seed: int, suite: Path, store: Path, code: int, expected: object) -> dict[str, Any]:
-    """Finish a run that ended with this exit code, and return the fields of its aftermath."""
+    """Finish a run that ended with this exit code, and return the fields of its outcome."""
     torn = sum(not readable(path) for path in store.rglob("*.parquet"))
     before = finished(store)
     reruns = 0
-    while reruns < RERUNS and not (complete(store) and (reruns or not code)):  # who sees a run fail runs it again
+    while reruns < RERUNS and not (complete(store) and (reruns or not code)):  # a failed run is rerun, as a user would
         if RUN in Store.open(store).runs():
             emtta("rerun", RUN, "--store", store)
         else:  # it failed before it was recorded
@@ -280,20 +281,20 @@ def finish(seed: int, suite: Path, store: Path, code: int, expected: object) -> 
 
 
 def emtta(*arguments: object) -> None:
-    """Run the command `emtta` to its end."""
+    """Run `emtta` and wait for it."""
     done = subprocess.run([*EMTTA, *map(str, arguments)], capture_output=True, timeout=LIMIT, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(f"emtta {' '.join(map(str, arguments))} ended with {done.returncode}:\n{done.stderr.decode()}")
 
 
 def complete(store: Path) -> bool:
-    """Return whether the run has nothing left to do."""
+    """Return whether the run is complete."""
     status = [*EMTTA, "status", RUN, "--store", str(store)]
     return subprocess.run(status, capture_output=True, check=False).returncode == 0
 
 
 def finished(store: Path) -> dict[tuple[str, str], int]:
-    """Return the utterances that are done, and the attempt that did each."""
+    """Return the finished utterances, with the attempt that finished each."""
     opened = Store.open(store)
     if RUN not in opened.runs():
         return {}
@@ -305,7 +306,7 @@ def finished(store: Path) -> dict[tuple[str, str], int]:
 
 
 def outcome(store: Path) -> object:
-    """Return the leaderboard and all rows of the run, but for times."""
+    """Return the leaderboard and all rows of the run, without times."""
     rows = (
         "SELECT domain, method, utterance_id, reference, hypothesis, errors, words FROM utterances "
         "WHERE run_id = $run_id ORDER BY ALL"
@@ -315,7 +316,7 @@ def outcome(store: Path) -> object:
 
 
 def readable(path: Path) -> bool:
-    """Return whether all of a Parquet file can be read."""
+    """Return whether a Parquet file can be read completely."""
     try:
         pq.read_table(path)
     except (OSError, pa.ArrowException):
@@ -324,13 +325,13 @@ def readable(path: Path) -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the processes that a process started, and they, and so on (Linux)."""
+    """Return all descendants of a process (Linux)."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:  # it has ended meanwhile
+            except OSError:  # it has ended in the meantime
                 continue
     found, front = [], [pid]
     while front:
@@ -340,7 +341,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """Return a process's command line; nothing of one that has ended."""
+    """Return a process's command line; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
@@ -348,7 +349,7 @@ def command_of(pid: int) -> str:
 
 
 def wait_for_workers(family: list[int]) -> None:
-    """Wait until the workers of a run that was killed have ended by themselves."""
+    """Wait until the workers of a killed run have ended on their own."""
     deadline = time.monotonic() + 60
     while any(VICTIMS["worker"] in command_of(pid) for pid in family):
         assert time.monotonic() < deadline, "a worker outlives its owner"
@@ -356,7 +357,7 @@ def wait_for_workers(family: list[int]) -> None:
 
 
 def kill(pid: int) -> None:
-    """End a process, if it is there."""
+    """Kill a process, if it exists."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -375,7 +376,7 @@ def totals(struck: Sequence[Kill | Error]) -> dict[str, int]:
 
 
 def show(kills: list[Kill], errors: list[Error]) -> None:
-    """Print what became of each, and the sums."""
+    """Print each outcome, and the sums."""
     table = Table("seed", "victim", "shards done", "exit", "torn", "finished", "lost", "reruns", "equal")
     for one in kills:
         victim = one.victim if one.struck else f"{one.victim} (too late)"

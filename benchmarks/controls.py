@@ -1,14 +1,14 @@
-"""What decoding gives and what adaptation gives beyond it, on three draws of the sentences of the suite `demo`.
+"""Measure what decoding gains, and what adaptation gains beyond it, on three draws of the suite `demo`'s sentences.
 
-    python benchmarks/controls.py --store controls-store            # the same command goes on where it was stopped
+    python benchmarks/controls.py --store controls-store            # run it again to resume
     python benchmarks/controls.py --store controls-store --results  # without a run
 
 Each draw (`corpus.seed` 0, 1 and 2) is evaluated by `emtta run` with and without adaptation, decoded greedily and by
-beam search. A gate (`adapt_above`) and the fallback (`revert`) are measured as variants of em-tok-b: the gate's
-threshold is the one of `THRESHOLDS` with the lowest WER on draw 0, and draws 1 and 2 show what it is worth. For the
-choice alone the gate is computed from the rows of source and em-tok-b; the chosen one is then run. A WER is the mean
-of the 23 domains' WERs; a difference has the interval and the test of `emtta compare`. Results are printed as Markdown
-and written to benchmarks/results/controls.json.
+beam search. A gate (`adapt_above`) and a fallback (`revert`) are measured as variants of em-tok-b. The gate's threshold
+is the one of `THRESHOLDS` with the lowest WER on draw 0; draws 1 and 2 show what it is worth. To choose it, gates are
+computed from the rows of source and em-tok-b; only the chosen one is run. A WER is the mean of the 23 domains' WERs;
+a difference has the interval and the test of `emtta compare`. Results are printed as Markdown, and written to
+benchmarks/results/controls.json.
 """
 
 import argparse
@@ -43,16 +43,16 @@ THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 """Nats per token; the source's mean entropy on the demo is about 0.3."""
 
 AGAINST = {"source-beam": "source", ADAPTED: "source-beam", f"{ADAPTED}+beam": "source-beam"}
-"""What a method is compared with; the others with em-tok-b."""
+"""The method that each is compared with; for others, em-tok-b."""
 
 Row = Mapping[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
+    parser.add_argument("--store", type=Path, required=True, help="the folder of the store; created if missing")
     parser.add_argument("--limit", type=int, help="utterances per domain")
-    parser.add_argument("--results", action="store_true", help="run nothing")
+    parser.add_argument("--results", action="store_true", help="only print results, without a run")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     suites = {draw: suite(draw, METHODS, arguments.limit) for draw in DRAWS}
@@ -89,7 +89,7 @@ def suite(draw: int, methods: Sequence[Any], limit: int | None) -> Suite:
 
 
 def run(suites: Mapping[int, Suite], store: Path) -> None:
-    """Evaluate the suites; cells that other runs have done are reused."""
+    """Evaluate the suites; cells that other runs have finished are reused."""
     store.mkdir(parents=True, exist_ok=True)
     for draw, chosen in suites.items():
         path = store / f"controls-{draw}.toml"
@@ -116,26 +116,26 @@ def by_utterance(rows: Sequence[Row], method: str) -> dict[tuple[str, str], Row]
 
 
 def wer_behind_gate(rows: Sequence[Row], threshold: float) -> float:
-    """Return the WER of em-tok-b where utterances of at most this entropy keep the source's hypothesis."""
+    """Return the WER of em-tok-b if utterances with at most this entropy keep the source's hypothesis."""
     source, adapted = by_utterance(rows, "source"), by_utterance(rows, ADAPTED)
     kept = {key: row if row["entropy_before"] > threshold else source[key] for key, row in adapted.items()}
     return compare(list(source.values()), list(kept.values())).change(domains_of(rows)).wer_b
 
 
 def domains_of(rows: Sequence[Row], group: str | None = None) -> list[str]:
-    """Return the domains of the rows, or of a group alone."""
+    """Return the domains of the rows, or of one group."""
     return list(dict.fromkeys(row["domain"] for row in rows if group in (None, row["group"])))
 
 
 def compare(before: Sequence[Row], after: Sequence[Row]) -> Sample:
-    """Return two methods side by side; the rows are of the same utterances, in the same order."""
+    """Pair the rows of two methods, which must have the same utterances in the same order."""
     counts = [(one["errors"], other["errors"], one["words"]) for one, other in zip(before, after, strict=True)]
     columns = ([row[name] for row in before] for name in ("domain", "utterance_id", "speaker"))
     return Sample(*columns, counts)
 
 
 def figures(chosen: Suite, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return each method's WERs, and what it differs by from the method that it is compared with."""
+    """Return each method's WERs, and its difference from the method that it is compared with."""
     found = []
     for choice in chosen.methods:
         own = by_utterance(rows, choice.name)

@@ -1,10 +1,10 @@
-"""Whether the scores of a run are those that come out when it is scored again, and those of another program.
+"""Check that scoring a run again gives the same scores, and that another program counts the same errors.
 
     python benchmarks/counts.py STORE RUN
 
-scores each hypothesis of a run, and the one after each step, by the scorer that scored it, and compares every column
-with the store's; and counts the errors of the normalized texts, as the store has them, with kaldialign. It prints how
-many rows were compared, and each that differs.
+scores each hypothesis of a run, and that of each step, again with its scorer, and compares every column with the
+store's. It also counts the errors of the stored normalized texts with kaldialign. It prints the number of compared
+rows, and each row that differs.
 """
 
 import argparse
@@ -34,20 +34,20 @@ ROWS = """
 
 
 def again(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The scores of a row's hypothesis, made anew."""
+    """Score a row's hypothesis again."""
     heard = Heard(row["utterance_id"], row["language"], row["reference"], row["hypothesis"], row["texts"])
     made = score(heard, heard.steps, row["scorer"], strict=True)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in made.items()}
 
 
 def by_kaldialign(row: Mapping[str, Any]) -> dict[str, int]:
-    """The errors that kaldialign counts in a row's normalized texts."""
+    """Count the errors in a row's normalized texts with kaldialign."""
     found = kaldialign.edit_distance(row["reference_normalized"].split(), row["hypothesis_normalized"].split())
     return {"errors": found["total"]}
 
 
 def main() -> None:
-    """Compare, and end with 1 where something differs."""
+    """Compare, and exit with 1 if something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
     parser.add_argument("run")

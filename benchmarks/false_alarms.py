@@ -1,13 +1,13 @@
-"""How often a year of nights cries out where nothing is worse, and how late it sees what gets worse, by simulation.
+"""Simulate how often a year of nightly runs has a false alarm, and how late it detects a drift.
 
     python benchmarks/false_alarms.py           # some minutes of processor time
-    python benchmarks/false_alarms.py --quick   # few nights, to see that it runs; nothing is written
+    python benchmarks/false_alarms.py --quick   # few nights, as a check; nothing is written
 
-A night has four methods whose errors are drawn anew, over 23 domains as those of the suite demo: 16 with the same
-sentences and 7 with their own. Most utterances are nearly always right or wrong, so that the mean WER of a method moves
-from night to night by about 0.5 points, as that of em-tok on the demo does from seed to seed. Each night is judged
-against the one before as `emtta compare` judges it: with Holm's procedure over all methods, and for comparison method
-by method. Trends are sought with the SQL of the report `history`.
+A night has four methods with new random errors, over 23 domains like those of the suite `demo`: 16 with the same
+sentences, and 7 with different ones. Most utterances are almost always right or wrong, so that a method's mean WER
+varies from night to night by about 0.5 points, as that of em-tok on the demo does from seed to seed. Each night is
+compared with the previous one as by `emtta compare`: with Holm's procedure over all methods and, for reference, method
+by method. Trends use the SQL of the report `history`.
 Tables are printed in Markdown, and written to benchmarks/results/false_alarms.json.
 """
 
@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "false_alarms.json"
 METHODS, SHARED, OWN = 4, 16, 7
 DOMAINS = SHARED + OWN
 WER = 0.22
-SURE = 0.43  # of the Beta distribution of the utterances' rates of errors: the less, the more are near 0 or 1
+SURE = 0.43  # parameter of the Beta distribution of error rates: the smaller, the more rates are near 0 or 1
 DRIFT, DRIFTING, BEFORE = 0.15, 20, 40  # points a night, nights with a drift, nights before
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ Row = dict[str, str | float]
 
 
 class Speech:
-    """The utterances of all domains: what each domain's hold in words, `(U, D)`, and how hard each is."""
+    """The utterances of all domains: the words of each in each domain, `(U, D)`, and their error rates."""
 
     def __init__(self, each: int) -> None:
         """Draw `each` utterances for the domains that share theirs, and as many for each other domain."""
@@ -53,17 +53,17 @@ class Speech:
         self.rates = draw.beta(WER * SURE, (1 - WER) * SURE, (units, DOMAINS))
 
     def errors(self, draw: np.random.Generator, added: float = 0.0) -> Floats:
-        """Errors of a method in a night, `(U, D)`; `added` is by how much the WER is higher, a share of all words."""
+        """Return a method's errors in one night, `(U, D)`; `added` raises the WER, as a share of all words."""
         rates = self.rates + (1 - self.rates) * added / (1 - WER)
         return draw.binomial(self.words.astype(int), rates).astype(np.float64)
 
     def wer(self, errors: Floats) -> float:
-        """The mean over the domains, %."""
+        """Return the mean WER over the domains, in %."""
         return float(100 * (errors.sum(axis=0) / self.words.sum(axis=0)).mean())
 
 
 def judge(speech: Speech, before: Floats, after: Floats) -> tuple[dict[str, float], dict[str, float]]:
-    """The p of each domain and of the mean over all, and their differences in points, of one method."""
+    """Return, for one method, the p-values of each domain and of the overall mean, and the differences in points."""
     added, p_values, sizes = after - before, dict[str, float](), dict[str, float]()
     for domain in range(DOMAINS):
         said = speech.words[:, domain] > 0
@@ -74,12 +74,12 @@ def judge(speech: Speech, before: Floats, after: Floats) -> tuple[dict[str, floa
 
 
 def is_worse(p_values: Mapping[Cell, float], sizes: Mapping[Cell, float]) -> bool:
-    """Whether a night has any figure that is worse."""
+    """Return whether any figure of a night is worse."""
     return any(p <= ALPHA and sizes[cell] > MIN_EFFECT for cell, p in p_values.items())
 
 
 def by_method(p_values: Mapping[Cell, float]) -> dict[Cell, float]:
-    """The rule that was before: Holm over the domains of each method, and each mean a test of its own."""
+    """Apply the previous rule: Holm over the domains of each method, and no correction for the mean."""
     found = {cell: p for cell, p in p_values.items() if cell[0] == ALL}
     for method in {method for _, method in p_values}:
         own = [cell for cell in p_values if cell[1] == method and cell[0] != ALL]
@@ -88,7 +88,7 @@ def by_method(p_values: Mapping[Cell, float]) -> dict[Cell, float]:
 
 
 def nights(speech: Speech, count: int) -> Row:
-    """Of so many nights in which nothing is worse, how many have a figure that is."""
+    """Return the share of nights with a figure that counts as worse, though nothing changes."""
     draw = np.random.default_rng(1)
     before = [speech.errors(draw) for _ in range(METHODS)]
     alarms = np.zeros(3)
@@ -108,7 +108,7 @@ def nights(speech: Speech, count: int) -> Row:
 
 
 def trends(wers: Floats, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
-    """Whether there is a trend in each night of each series, `(S, N)`, as the report `history` says it."""
+    """Return whether each night of each series has a trend, `(S, N)`, according to the report `history`."""
     series, length = wers.shape
     connection = duckdb.connect()
     connection.execute("CREATE SCHEMA raw")
@@ -136,7 +136,7 @@ def trends(wers: Floats, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
 
 
 def years(speech: Speech, count: int, length: int) -> Row:
-    """Of so many years in which nothing drifts, in how many any of the methods has a trend."""
+    """Return the share of years in which any method has a trend, though nothing drifts."""
     draw = np.random.default_rng(2)
     wers = np.array([[speech.wer(speech.errors(draw)) for _ in range(length)] for _ in range(METHODS * count)])
     alarms = np.concatenate([trends(part) for part in np.array_split(wers, count)]).reshape(count, METHODS, length)
@@ -152,7 +152,7 @@ def years(speech: Speech, count: int, length: int) -> Row:
 
 
 def drifts(speech: Speech, count: int) -> Iterator[Row]:
-    """How often and how late one method that drifts is seen, in each of the three ways."""
+    """Yield how often and how late a drift of one method is detected, for each of three comparisons."""
     draw = np.random.default_rng(3)
     wers, last, fixed = np.zeros((count, BEFORE + DRIFTING)), np.zeros((count, DRIFTING)), np.zeros((count, DRIFTING))
     for one in range(count):
@@ -162,7 +162,8 @@ def drifts(speech: Speech, count: int) -> Iterator[Row]:
         for night, errors in enumerate(drifting):
             previous = drifting[night - 1] if night else past[-1]
             for against, found in ((previous, last), (past[-1], fixed)):
-                p = mean_p(errors - against, speech.words) * METHODS  # Holm's first step, of the means
+                # The first step of Holm's procedure, for the means.
+                p = mean_p(errors - against, speech.words) * METHODS
                 found[one, night] = p <= ALPHA and speech.wer(errors - against) > MIN_EFFECT
     ways = {"the night before": last, "a fixed night": fixed, "trend": trends(wers)[:, BEFORE:]}
     for way, found in ways.items():
@@ -180,7 +181,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few of each; nothing is written")
+    parser.add_argument("--quick", action="store_true", help="few nights, as a check; nothing is written")
     quick = parser.parse_args().quick
     few, many = Speech(12), Speech(50)
     count = 3 if quick else 365

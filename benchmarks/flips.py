@@ -1,13 +1,13 @@
-"""How many draws another set of vector instructions flips: by the product's noise, and by the inverse of the CDF.
+"""Count the sampled tokens that other vector instructions change: with emtta's noise, and with the inverse CDF.
 
     python benchmarks/flips.py                       # the demo model, and Whisper-base's shape
     python benchmarks/flips.py demo --draws 64
 
-Two processes compute the same logits, one with the processor's best instructions and one with `ATEN_CPU_CAPABILITY`
-set to what `--against` says. Each draws from the same contexts with the same random numbers: what the greedy hypotheses
-of the source model consist of (random weights: of a second of noise, 24 tokens). A draw flips where the two processes
-draw different tokens. The inverse of the cumulative distribution, which the product drew by before, is kept here alone.
-Beside that, the cost of a draw: processor time of one position of G = 16 candidates, next to the decoder's.
+Two processes compute the same logits, one with the processor's best instructions, the other with `ATEN_CPU_CAPABILITY`
+set to `--against`. Both sample with the same random numbers from the same contexts: those of the source model's greedy
+hypotheses (with random weights: a second of noise, 24 tokens). A draw flips if the two processes sample different
+tokens. The inverse of the cumulative distribution, the product's previous way of sampling, exists only here.
+Also measures the cost of sampling: processor time for one position of G = 16 candidates, compared with the decoder's.
 """
 
 import argparse
@@ -39,7 +39,7 @@ CANDIDATES = 16
 
 
 def inverse_cdf(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
-    """Draw tokens as the product did before: the first at which the cumulative probability exceeds the number."""
+    """Sample as the product did before: the first token at which the cumulative probability exceeds the number."""
     cumulative = logits.softmax(-1).cumsum(-1)[nodes]
     largest = 1.0 - 2.0 * torch.finfo(logits.dtype).eps
     target = uniform.to(logits.dtype).clamp(max=largest).unsqueeze(-1) * cumulative[..., -1:]
@@ -54,7 +54,7 @@ def listen(model: SpeechModel, batch: Batch) -> tuple[Norms, Memory]:
 
 
 def child(name: str, utterances: int, draws: int, folder: Path, label: str) -> None:
-    """Draw in this process, and write what was drawn to `folder`; the first process writes the contexts too."""
+    """Sample in this process, and write the tokens to `folder`; the first process also writes the contexts."""
     torch.set_num_threads(1)
     work = WORKS[name]
     _, model = load(work, "float32")
@@ -87,7 +87,7 @@ def child(name: str, utterances: int, draws: int, folder: Path, label: str) -> N
 
 
 def cost(model: SpeechModel, batch: Batch, count: int) -> dict[str, float]:
-    """Milliseconds of processor time for one position of `count` utterances with G candidates, all different."""
+    """Return milliseconds of processor time for one position of `count` utterances with G different candidates."""
     batch = batch.keep(torch.arange(count) % len(batch.ids))
     norms, memory = listen(model, batch)
     rows = count * CANDIDATES
@@ -118,7 +118,7 @@ def cost(model: SpeechModel, batch: Batch, count: int) -> dict[str, float]:
 
 
 def milliseconds(run: Callable[[], Any], times: int = 9) -> float:
-    """The median processor time of a call."""
+    """Return the median processor time of a call."""
     taken = []
     for _ in range(times):
         began = time.process_time()
@@ -128,7 +128,7 @@ def milliseconds(run: Callable[[], Any], times: int = 9) -> float:
 
 
 def compare(name: str, utterances: int, draws: int, against: str) -> dict[str, Any]:
-    """Draw in two processes, and count the draws that differ."""
+    """Sample in two processes, and count the tokens that differ."""
     with tempfile.TemporaryDirectory() as path:
         folder = Path(path)
         for label, capability in (("here", None), ("there", against)):
@@ -161,13 +161,13 @@ def compare(name: str, utterances: int, draws: int, against: str) -> dict[str, A
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure the workloads of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("works", nargs="*", default=["demo", "base"], help="demo, base; both by default")
     parser.add_argument("--against", default="avx2", help="the other process's ATEN_CPU_CAPABILITY; avx2")
     parser.add_argument("--utterances", type=int, default=4)
-    parser.add_argument("--draws", type=int, default=256, help="from each context; 256")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures are written, as JSON")
+    parser.add_argument("--draws", type=int, default=256, help="draws per context; 256")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the file of the figures, JSON")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -175,7 +175,7 @@ def main() -> None:
         child(arguments.works[0], arguments.utterances, arguments.draws, Path(folder), label)
         return
     figures = {}
-    table = Table(title=f"draws flipped by ATEN_CPU_CAPABILITY={arguments.against}, and cost of a position")
+    table = Table(title=f"draws flipped by ATEN_CPU_CAPABILITY={arguments.against}, and the cost of a position")
     for heading in ("model", "draws", "largest Δ logit", "flipped: CDF", "noise", "B", "ms: decoder", "CDF", "noise"):
         table.add_column(heading, justify="right")
     for name in arguments.works:

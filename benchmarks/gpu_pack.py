@@ -1,12 +1,12 @@
-"""Pack a model and real speech for a machine that has the engine alone, in pieces small enough to be carried.
+"""Pack a model and real speech, in small pieces, for a machine that has only the engine.
 
-    python benchmarks/real_speech.py SHARE OUT --lay-out-only      # the corpora, as the suite `paper` finds them
+    python benchmarks/real_speech.py SHARE OUT --lay-out-only      # the corpora, where the suite `paper` finds them
     python benchmarks/gpu_pack.py OUT/corpora whisper-base PIECES  # needs all of emtta
-    bash benchmarks/gpu.sh collect PIECES                          # there, as often as pieces arrive
-    bash benchmarks/gpu.sh                                         # there: benchmarks/gpu_speech.py, among others
+    bash benchmarks/gpu.sh collect PIECES                          # on that machine, whenever pieces arrive
+    bash benchmarks/gpu.sh                                         # on that machine: gpu_speech.py, among others
 
-The archive holds the model in float16, clean speech and noise as 16-bit samples, each recording once, and what the
-suite's domains make of them; noise is mixed where the archive is unpacked, by the same code as in a run.
+The archive contains the model in float16, clean speech and noise as 16-bit samples, each recording once, and the
+suite's domains; noise is mixed after unpacking, by the same code as in a run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from emtta_core.input_files import CORPORA
 from emtta_core.suite import Domain, load_suite
 
 PIECE = 60_000_000
-"""Bytes of the largest piece."""
+"""The maximum size of a piece in bytes."""
 
 SPEECH, UTTERANCES, MODEL, LIST = "speech.npz", "utterances.json", "model", "pieces.json"
 
@@ -41,11 +41,13 @@ SPEECH, UTTERANCES, MODEL, LIST = "speech.npz", "utterances.json", "model", "pie
 def main() -> None:
     """Write the pieces and their list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpora", type=Path, help="folder that holds the corpora, extracted")
-    parser.add_argument("model", type=Path, help="folder of a Whisper")
+    parser.add_argument("corpora", type=Path, help="folder with the extracted corpora")
+    parser.add_argument("model", type=Path, help="folder of a Whisper model")
     parser.add_argument("pieces", type=Path, help="folder to write")
-    parser.add_argument("--suite", default="paper", help="whose domains are packed, by default %(default)s")
-    parser.add_argument("--piece", type=int, default=PIECE, help="bytes of the largest piece, by default %(default)s")
+    parser.add_argument("--suite", default="paper", help="the suite whose domains to pack (default: %(default)s)")
+    parser.add_argument(
+        "--piece", type=int, default=PIECE, help="the maximum size of a piece in bytes (default: %(default)s)"
+    )
     options = parser.parse_args()
     os.environ[CORPORA] = str(options.corpora.resolve())
     names = write_pieces(archive(options.suite, options.model), options.pieces, options.piece)
@@ -53,7 +55,7 @@ def main() -> None:
 
 
 def archive(suite: str, model: Path) -> bytes:
-    """A tar file of the model, the recordings and the utterances; a domain that cannot be had is named and left out."""
+    """Return a tar file of the model, recordings and utterances; unavailable domains are reported and left out."""
     recordings: dict[str, NDArray[np.int16]] = {}
     utterances: list[dict[str, Any]] = []
     for domain in load_suite(suite).domains:
@@ -73,13 +75,13 @@ def archive(suite: str, model: Path) -> bytes:
 
 
 def packed(domain: Domain, recordings: dict[str, NDArray[np.int16]]) -> list[dict[str, Any]]:
-    """The utterances of a domain, whose recordings are added to those there are."""
+    """Return a domain's utterances, and add their recordings to `recordings`."""
     noise = domain.corruption
     if noise is not None and not isinstance(noise, NoiseFile):
         raise EmttaError(f"its corruption is {noise.label()}; noise from files alone is packed")
     corpus, mixed = domain.corpus.located(), None
     if noise is not None:
-        noise.made_of(str)  # says where the recording is to be had
+        noise.made_of(str)  # raises an error that says where to get the recording
         mixed = {"kind": noise.kind} | {name: getattr(noise, name) for name in ("snr_db", "snr_over", "level_dbfs")}
         if noise.kind != "gaussian":
             recordings.setdefault(f"noise/{noise.kind}", sixteen_bits(read_audio(noise.recording())))
@@ -97,12 +99,12 @@ def packed(domain: Domain, recordings: dict[str, NDArray[np.int16]]) -> list[dic
 
 
 def sixteen_bits(waveform: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Samples as a run's FLAC holds them."""
+    """Convert samples to 16 bits, as in a run's FLAC."""
     return np.minimum(np.rint(waveform * 32768), 32767).astype(np.int16)
 
 
 def halved(model: Path) -> dict[str, bytes]:
-    """The files of a model, its weights in float16, by name."""
+    """Return a model's files by name, with weights in float16."""
     files = {
         path.name: path.read_bytes() for path in sorted(model.iterdir()) if path.suffix in (".json", ".txt", ".jinja")
     }
@@ -119,7 +121,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def write_pieces(content: bytes, folder: Path, most: int) -> list[str]:
-    """Cut an archive into files of at most so many bytes, and list them with their digests."""
+    """Split an archive into files of at most `most` bytes, and list them with their digests."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("piece-*"):
         old.unlink()

@@ -1,10 +1,10 @@
-"""A device beside the CPU: the demo model adapts to the demo's speech in each precision.
+"""Compare a device with the CPU: the demo model adapts to the demo's speech in each precision.
 
     PYTHONPATH=. python benchmarks/gpu_parity.py parity.json --device cuda
 
-The CPU's float32 is what all are compared with: how many final texts are equal, and how far the mean entropies of the
-first and of the last state are from its, in nats per token. Differences of one rounding grow over the updates, and a
-beam may tip where two are nearly as probable; tests on the CPU show how float32 differs from float64.
+Everything is compared with float32 on the CPU: the number of equal final texts, and the maximum difference of the mean
+entropies of the first and last states, in nats per token. Rounding errors grow over the updates, and may decide between
+two almost equally probable beams; tests on the CPU show how float32 differs from float64.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def results(device: str, precision: str, method: str, options: argparse.Namespace) -> list[AdaptationResult]:
-    """What a method makes of the demo's speech somewhere."""
+    """Adapt to the demo's speech on a device, in a precision."""
     adapter = Adapter(
         load_model("demo", device=device, precision=precision),
         method,
@@ -59,7 +59,7 @@ def results(device: str, precision: str, method: str, options: argparse.Namespac
 
 
 def compared(expected: list[AdaptationResult], found: list[AdaptationResult]) -> dict[str, Any]:
-    """How many texts are equal, and by how much the entropies differ at most."""
+    """Count the equal texts, and return the maximum differences of the entropies."""
     errors = [one.error for one in (*expected, *found) if one.error is not None]
     if errors:
         raise SystemExit(f"{len(errors)} utterances are in error; the first: {errors[0]}")

@@ -1,11 +1,10 @@
-"""Adapt to packed real speech with the engine alone: torch, transformers and numpy.
+"""Adapt to packed real speech with only the engine: torch, transformers and numpy.
 
     PYTHONPATH=. python benchmarks/gpu_speech.py PIECES hypotheses.json --device cuda --seconds 240
-    python benchmarks/real_speech.py SHARE OUT --hypotheses hypotheses.json    # at home: the figures
+    python benchmarks/real_speech.py SHARE OUT --hypotheses hypotheses.json    # at home, to compute the figures
 
-PIECES is what `benchmarks/gpu_pack.py` wrote. Rounds go through all domains, each with some more utterances of each
-domain and every method, so that whatever the time allows is a fair share of everything; hypotheses are written after
-each round.
+PIECES is the output of `benchmarks/gpu_pack.py`. Each round runs every method on a few more utterances of every domain,
+so that the results are balanced whenever the time ends; hypotheses are written after each round.
 """
 
 import argparse
@@ -30,22 +29,22 @@ from emtta_core.model import SpeechModel, load_model
 
 METHODS = ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b")
 ROUND = 16
-"""Utterances of a domain in a round."""
+"""The number of utterances per domain in a round."""
 
 
 def main() -> None:
-    """Unpack, adapt until the time is over, and write."""
+    """Unpack, adapt until the time limit, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pieces", type=Path, help="folder of the pieces")
     parser.add_argument("output", type=Path, help="file of the hypotheses, JSON")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", default="float32", choices=["float32", "tf32", "bf16"])
     parser.add_argument(
-        "--seconds", type=float, default=240, help="after which no round begins, %(default)s by default"
+        "--seconds", type=float, default=240, help="start no round after this time (default: %(default)s)"
     )
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=16, help="G")
-    parser.add_argument("--round", type=int, default=ROUND, help="utterances of a domain in a round")
+    parser.add_argument("--round", type=int, default=ROUND, help="utterances per domain in a round")
     options = parser.parse_args()
     begun = time.monotonic()
     folder = unpack(options.pieces)
@@ -56,7 +55,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for number, chosen in enumerate(rounds(utterances, options.round)):
         if time.monotonic() - begun > options.seconds:
-            print(f"the time is over before round {number}: {len(rows)} results")
+            print(f"the time limit was reached before round {number}: {len(rows)} results")
             break
         sounds = [waveform(one, recordings) for one in chosen]
         for method in METHODS:
@@ -67,7 +66,7 @@ def main() -> None:
 
 
 def unpack(pieces: Path) -> Path:
-    """Join the pieces, check them, and extract the archive beside them; what is missing is named."""
+    """Join the pieces, verify them, and extract the archive next to them; missing pieces are named."""
     names = json.loads((pieces / "pieces.json").read_text(encoding="utf-8"))
     missing = [name for name in names if not (pieces / name).is_file()]
     if missing:
@@ -85,21 +84,21 @@ def unpack(pieces: Path) -> Path:
 
 
 def rounds(utterances: Sequence[Mapping[str, Any]], each: int) -> list[list[Mapping[str, Any]]]:
-    """The utterances in rounds of at most `each` of a domain: its speakers in turn, so that each round has all."""
+    """Split the utterances into rounds of at most `each` per domain, with the speakers in turn."""
     domains: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     turn: dict[tuple[str, str], int] = defaultdict(int)
     ordered = []
     for one in utterances:
         turn[one["domain"], one["speaker"]] += 1
         ordered.append((turn[one["domain"], one["speaker"]], one))
-    for _, one in sorted(ordered, key=lambda pair: pair[0]):  # stable: within a turn the order is kept
+    for _, one in sorted(ordered, key=lambda pair: pair[0]):  # stable, so the order within a turn is kept
         domains[one["domain"]].append(one)
     longest = max(map(len, domains.values()))
     return [[one for own in domains.values() for one in own[begin : begin + each]] for begin in range(0, longest, each)]
 
 
 def waveform(one: Mapping[str, Any], recordings: Mapping[str, NDArray[np.int16]]) -> NDArray[np.float32]:
-    """The samples of an utterance in its noise, as a run prepares them: rounded to 16 bits."""
+    """Return an utterance's samples with its noise, rounded to 16 bits as in a run's preparation."""
     speech = recordings[one["recording"]].astype(np.float32) / 32768
     noise = one["noise"]
     if noise is None:
@@ -119,7 +118,7 @@ def adapted(
     sounds: Sequence[NDArray[np.float32]],
     options: argparse.Namespace,
 ) -> list[dict[str, Any]]:
-    """Rows of what a method makes of some utterances."""
+    """Return a method's result rows for some utterances."""
     adapter = Adapter(
         model,
         method,
@@ -129,7 +128,7 @@ def adapted(
         learning_rate=1e-3,
         weight_decay=0.0,
     )
-    names = [one["utterance_id"] for one in chosen]  # by which random numbers are drawn, in any domain
+    names = [one["utterance_id"] for one in chosen]  # the ids seed the random numbers, whatever the domain
     found = adapter.transcribe(sounds, [one["language"] for one in chosen], names)
     memory = torch.cuda.max_memory_allocated() / 1e6 if model.device.type == "cuda" else None
     kept = ("group", "domain", "utterance_id", "speaker", "language", "reference")

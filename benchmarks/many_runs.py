@@ -1,12 +1,12 @@
-"""How long the list of many small runs takes, in the terminal and in the browser.
+"""Measure how long the list of many small runs takes, in the terminal and in the browser.
 
     python benchmarks/many_runs.py FOLDER --runs 2000
 
-makes two stores of the same runs where FOLDER lacks them, `loose` with the files that a run writes and `packed` with
-those that a compaction leaves, and asks each, in processes of their own: for the report `runs`, which reads everything;
-for the list with nothing cached and then again, without imports; for the commands `emtta list` and, on one of the runs,
-`emtta report leaderboard`; and for the first page of `emtta view`, by one reader and by twenty at once. A run has six
-cells of four utterances; it is written once by the store, and copied under other names. Figures go to
+creates two stores with the same runs, unless FOLDER has them: `loose` with the files that a run writes, and `packed`
+with those that compaction leaves. It then measures, in new processes: the report `runs`, which reads everything; the
+list, first uncached and then again, without imports; the commands `emtta list` and, for one run, `emtta report
+leaderboard`; and the first page of `emtta view`, for one reader and for twenty at once. A run has six cells of four
+utterances; the store writes it once, and it is copied under other names. Figures go to
 `benchmarks/results/many-runs.json`, with the machine's load.
 """
 
@@ -52,7 +52,7 @@ GOALS = {
     "loose": {"list": 4.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},
     "packed": {"list": 1.0, "page": 1.0, "readers": 5.0, "peak_memory_bytes": 1e9},
 }
-"""Seconds and bytes: the list after imports; the page for one reader after the first; all readers at once."""
+"""Seconds and bytes: the list after imports; the page for one reader after the first load; all readers at once."""
 
 
 def write_run(store: Store) -> None:
@@ -119,7 +119,7 @@ def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
 
 
 def make(folder: Path, runs: int) -> None:
-    """Make the two stores, as far as they are not there: copies are not flushed, which would take an hour."""
+    """Create the missing runs of both stores; copies are not flushed, which would take an hour."""
     for kind in GOALS:
         origin, store = folder / f"template-{kind}", folder / kind
         if store.exists():
@@ -142,7 +142,7 @@ def make(folder: Path, runs: int) -> None:
 
 
 def _copy(contents: dict[str, bytes], store: Path, run_id: str, begun: datetime) -> None:
-    """Write the files of a run under another name, begun at another time."""
+    """Write the files of a run under another name and start time."""
     for name, content in contents.items():
         path = store / name.replace(f"run_id={TEMPLATE}", f"run_id={run_id}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def _copy(contents: dict[str, bytes], store: Path, run_id: str, begun: datetime)
 
 
 def _begun(content: bytes, begun: datetime) -> bytes:
-    """Return the record of a run with another time."""
+    """Return the record of a run with another start time."""
     record = pq.read_table(pa.BufferReader(content))
     place = record.schema.get_field_index("created_at")
     field = record.schema.field(place)
@@ -158,14 +158,14 @@ def _begun(content: bytes, begun: datetime) -> bytes:
 
 
 def ask_list(location: str) -> dict[str, Any]:
-    """Make the list once in this process, in which everything is imported."""
+    """Load the list once in this process, with all imports done."""
     from emtta_core.store.run_list import RunList
 
     return _timed(lambda: len(RunList(Store.open(location)).refresh().records))
 
 
 def ask_report(location: str) -> dict[str, Any]:
-    """Ask for the report `runs` once in this process."""
+    """Query the report `runs` once in this process."""
     from emtta_core.store.catalogue import Catalogue
 
     def ask() -> int:
@@ -210,7 +210,7 @@ def _seconds(what: Callable[[], object]) -> float:
 
 
 def measure(location: Path, repeat: int) -> dict[str, Any]:
-    """Ask one store, each question in a process of its own."""
+    """Measure one store, each question in a new process."""
     files, size = files_in(str(location))
     found: dict[str, Any] = {"files": files, "bytes": size, "load_average": os.getloadavg()}
     found |= {"report": _asked(location, "report"), "first_list": _asked(location, "list"), "list": []}
@@ -236,7 +236,7 @@ def _asked(location: Path, what: str) -> dict[str, Any]:
 
 
 def show(kind: str, found: dict[str, Any]) -> None:
-    """Print the figures of a store, the goals beside them."""
+    """Print the figures of a store, with the goals."""
     goal, view, lists = GOALS[kind], found["view"], found["list"]
     print(f"{kind}: {found['files']:,} files, {found['bytes'] / 1e6:.0f} MB, {lists[0]['rows']:,} runs")
     for name in ("report", "first_list"):
@@ -257,11 +257,11 @@ def show(kind: str, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the stores are, or are made")
-    parser.add_argument("--runs", type=int, default=2000, help="of each store that is made (default: 2000)")
-    parser.add_argument("--repeat", type=int, default=3, help="how often the list is asked for (default: 3)")
-    parser.add_argument("--label", default="now", help="what the figures are called in the results (default: now)")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("folder", type=Path, help="folder of the stores, existing or new")
+    parser.add_argument("--runs", type=int, default=2000, help="runs of each new store (default: 2000)")
+    parser.add_argument("--repeat", type=int, default=3, help="number of measurements of the list (default: 3)")
+    parser.add_argument("--label", default="now", help="name of the figures in the results (default: now)")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--ask", choices=list(ASKED), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
@@ -274,7 +274,7 @@ def main() -> None:
 
 
 ASKED = {"report": ask_report, "list": ask_list, "pages": ask_pages}
-"""What a process of its own answers, by name."""
+"""The questions that a new process answers, by name."""
 
 
 def measure_all(given: argparse.Namespace) -> None:

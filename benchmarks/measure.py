@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: time, memory, operations, and the machine's own peak."""
+"""Measurements for the benchmarks: time, memory, operations, and the machine's peak rate."""
 
 import ctypes
 import gc
@@ -24,24 +24,24 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from emtta_core.model.weights import Precision
 
 WIDTH = 112
-"""Of the widest table, in characters."""
+"""Width of the widest table, in characters."""
 
 PAGE = 4096
 GLIBC = platform.libc_ver()[0] == "glibc"
-M_MMAP_THRESHOLD = -3  # of malloc.h
+M_MMAP_THRESHOLD = -3  # from malloc.h
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run.
+    """The cost of one run.
 
     Attributes:
         seconds: wall time.
-        cpu_seconds: processor time of all the process's threads, which other processes disturb less.
-        peak_bytes: the most memory that was in use at once: of the process on a CPU, of torch on a GPU.
-        resting_bytes: what was in use before the run, models and all.
+        cpu_seconds: processor time of all threads of the process, on which other processes have less effect.
+        peak_bytes: maximum memory in use: of the process on a CPU, of torch on a GPU.
+        resting_bytes: memory in use before the run, including models.
     """
 
     seconds: float
@@ -52,11 +52,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rate:
-    """Of matrix multiplication.
+    """The rate of matrix multiplication.
 
     Attributes:
-        wall: floating-point operations a second.
-        cpu: the same a second of processor time; None on a GPU.
+        wall: floating-point operations per second.
+        cpu: the same per second of processor time; None on a GPU.
     """
 
     wall: float
@@ -65,12 +65,12 @@ class Rate:
 
 @dataclass(frozen=True)
 class Fit:
-    """A straight line through points, by least squares.
+    """A straight line fitted by least squares.
 
     Attributes:
-        slope: what one more costs.
-        intercept: what none would cost.
-        r2: the share of the variance that the line explains, R²; 1 where all points are on it.
+        slope: the cost of one more.
+        intercept: the cost of none.
+        r2: the share of the variance that the line explains, R²; 1 if all points are on it.
     """
 
     slope: float
@@ -88,10 +88,10 @@ class Fit:
 
 
 class MemoryWarnings(logging.Handler):
-    """Notes down, while it is entered, each time that the engine halves a batch because memory did not suffice.
+    """Records, while entered, each time the engine halves a batch because memory ran out.
 
     Attributes:
-        said: what the engine said of it.
+        said: the engine's messages.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class MemoryWarnings(logging.Handler):
         self._engine = logging.getLogger("emtta.adaptation")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a warning down, if it is of memory."""
+        """Record a warning that concerns memory."""
         if "out of memory" in record.getMessage():
             self.said.append(record.getMessage())
 
@@ -113,12 +113,12 @@ class MemoryWarnings(logging.Handler):
 
 
 def measure(work: Callable[[], object], device: torch.device) -> Cost:
-    """Run `work` once, and return what it cost."""
+    """Run `work` once, and return its cost."""
     return timed(work, device)[0]
 
 
 def timed(work: Callable[[], Result], device: torch.device) -> tuple[Cost, Result]:
-    """Run `work` once, and return what it cost and what it returned."""
+    """Run `work` once, and return its cost and its result."""
     release(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -149,7 +149,7 @@ def timed(work: Callable[[], Result], device: torch.device) -> tuple[Cost, Resul
 
 
 def release(device: torch.device) -> None:
-    """Give back the memory that earlier runs no longer use, so that it does not count as the next one's."""
+    """Release memory that earlier runs no longer use, so that it does not count for the next one."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -159,14 +159,14 @@ def release(device: torch.device) -> None:
 
 
 def limit_memory(device: torch.device, gibibytes: float) -> None:
-    """Let this process have no more memory than this beside what it has now: of a GPU, or of the machine (Linux)."""
+    """Limit this process to its current memory plus `gibibytes`, on a GPU or in the machine's memory (Linux)."""
     spare = int(gibibytes * 2**30)
-    release(device)  # what torch keeps of a GPU's memory and nothing uses would be spare too
+    release(device)  # memory of a GPU that torch caches would add to the limit
     if device.type == "cuda":
         share = (torch.cuda.memory_reserved(device) + spare) / torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, share), device)
         return
-    # What is freed goes back at once, else glibc keeps it in pieces of the wrong size, which the limit counts.
+    # Return freed memory at once; otherwise glibc keeps fragments of the wrong size, which count towards the limit.
     if GLIBC:
         ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -175,14 +175,14 @@ def limit_memory(device: torch.device, gibibytes: float) -> None:
 
 
 def resident() -> int:
-    """Return the bytes of memory that the process has now (Linux)."""
+    """Return the process's resident memory in bytes (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
 
 
 def operations(work: Callable[[], object]) -> int:
     """Return the floating-point operations of the matrix multiplications, convolutions and attention of `work`.
 
-    Only what passes torch's dispatcher is counted: the replay of a CUDA graph would be missed.
+    Counts only calls through torch's dispatcher: the replay of a CUDA graph would be missed.
     """
 
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -202,7 +202,7 @@ def operations(work: Callable[[], object]) -> int:
 
 
 def matrix_peak(device: torch.device, precision: Precision, *, seconds: float = 1.0) -> Rate:
-    """Return the rate of the best of many square matrix multiplications, in the precision's own arithmetic."""
+    """Return the rate of the fastest of many square matrix multiplications, in the precision's own arithmetic."""
     size = 8192 if device.type == "cuda" else 2048
     left, right = (torch.randn(size, size, device=device).to(precision.weights) for _ in range(2))
     costs = []
@@ -215,7 +215,7 @@ def matrix_peak(device: torch.device, precision: Precision, *, seconds: float = 
 
 
 def measure_once(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Return the seconds of one call, by the clock and of the processor."""
+    """Return the wall and processor seconds of one call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began, busy = time.perf_counter(), time.process_time()
@@ -226,7 +226,7 @@ def measure_once(work: Callable[[], object], device: torch.device) -> tuple[floa
 
 
 def profile(work: Callable[[], object], device: torch.device, *, rows: int = 25) -> str:
-    """Return torch.profiler's table of where the time of `work` goes, the dearest operation first."""
+    """Return torch.profiler's table of where `work` spends its time, the most expensive operation first."""
     activities, order = [ProfilerActivity.CPU], "self_cpu_time_total"
     if device.type == "cuda":
         activities, order = [*activities, ProfilerActivity.CUDA], "self_cuda_time_total"
@@ -236,7 +236,7 @@ def profile(work: Callable[[], object], device: torch.device, *, rows: int = 25)
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """Return what the numbers depend on, how busy the machine is now included."""
+    """Return facts about the machine that affect the measurements, including its current load."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -262,18 +262,18 @@ def machine(device: torch.device) -> dict[str, object]:
 
 
 def load_average() -> list[float]:
-    """Return how many processes wanted a processor, on average over 1, 5 and 15 minutes."""
+    """Return the load average over 1, 5 and 15 minutes."""
     return [round(load, 2) for load in os.getloadavg()]
 
 
 def console() -> Console:
-    """Return where tables are printed: the terminal, or what is wide enough for them if it is not."""
+    """Return a console for tables: the terminal, or a wider one if it is too narrow for them."""
     terminal = Console()
     return terminal if terminal.width >= WIDTH else Console(width=WIDTH)
 
 
 def medians(costs: Sequence[Cost]) -> dict[str, Any]:
-    """Return what several runs of one thing cost: the median of each time, and the most memory."""
+    """Return the median times of several runs, and the maximum memory."""
     return {
         "seconds": statistics.median(cost.seconds for cost in costs),
         "cpu_seconds": statistics.median(cost.cpu_seconds for cost in costs),

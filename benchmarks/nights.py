@@ -1,6 +1,6 @@
-"""Nightly runs drawn at random, with the rows and the files of real ones: what `store.py` asks.
+"""Random nightly runs with rows and files like real ones, for `store.py`.
 
-Texts, errors and traces are drawn anew each night, from one speech.
+Texts, errors and traces are drawn again for each night, from one set of utterances.
 """
 
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ FIRST_NIGHT = datetime(2026, 1, 1, 2, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Speech:
-    """The same utterances every night, and what may be heard of each: `VARIANTS` texts with 0, 1, … errors."""
+    """Utterances that are the same every night, and `VARIANTS` possible hypotheses for each, with 0, 1, … errors."""
 
     references: np.ndarray
     heard: np.ndarray
 
     @classmethod
     def make(cls) -> "Speech":
-        """Return random words, of which as many are replaced in each text as it has errors."""
+        """Draw random transcripts, and for each number of errors a copy with that many words replaced."""
         rng = np.random.default_rng(0)
         words = np.array(["".join(rng.choice(list("abdegiklmnoprstu"), rng.integers(2, 9))) for _ in range(2000)])
         spoken = words[rng.integers(len(words), size=(len(DOMAINS) * UTTERANCES, WORDS))]
@@ -47,7 +47,7 @@ class Speech:
 
 
 def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
-    """Return the rows of one night by kind of pack, but its cells, by domain, method and utterance."""
+    """Return the rows of one night by kind of pack, except its cells, sorted by domain, method and utterance."""
     rng = np.random.default_rng(night + 1)
     shape = (len(DOMAINS), len(METHODS), UTTERANCES)
     count = int(np.prod(shape))
@@ -137,7 +137,7 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
 
 
 def plan_row(group: str, domain: str, method: str, utterances: int) -> PlanRow:
-    """A planned cell, with ids that say which."""
+    """Return a planned cell, with readable ids."""
     return PlanRow(
         domain=domain,
         group=group,
@@ -150,7 +150,7 @@ def plan_row(group: str, domain: str, method: str, utterances: int) -> PlanRow:
 
 
 def run_row(suite: str, begun: datetime) -> RunRow:
-    """The record of a run of a suite."""
+    """Return the record of a run of a suite."""
     return RunRow(
         suite=suite,
         suite_toml=f'name = "{suite}"',
@@ -170,7 +170,7 @@ def run_name(night: int) -> str:
 
 
 def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bool) -> None:
-    """Write a night, its record last."""
+    """Write a night, with its record last."""
     run_id, begun = run_name(night), FIRST_NIGHT + timedelta(days=night)
     tables = night_tables(speech, night, steps)
     plan = [plan_row(group, domain, method, UTTERANCES) for domain, group in DOMAINS.items() for method in METHODS]
@@ -215,7 +215,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
 
 
 def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.Table]) -> None:
-    """Write an attempt at a cell as a run does: of each shard the steps, the hypotheses, the scores."""
+    """Write an attempt at a cell as a run does: for each shard the steps, the hypotheses, the scores."""
     cell = list(DOMAINS).index(key.domain) * len(METHODS) + METHODS.index(key.method)
     rows = tables["utterances"].slice(cell * UTTERANCES, UTTERANCES)
     every = tables["steps"]

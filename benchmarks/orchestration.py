@@ -1,18 +1,18 @@
-"""What a run costs that computes nothing: the flow, its tasks, its processes and the store, without the model.
+"""Measure the cost of a run that computes nothing: the flow, its tasks, its processes and the store, without the model.
 
     python benchmarks/orchestration.py
     python benchmarks/orchestration.py --store emtta-store --run demo-1a2b3c4d
 
-runs suites of 23 domains with one and with five methods through the real flow, once with `--isolation none` and once
-with processes. Each domain has one utterance whose file is missing, so that a cell loads the model, adapts nothing, and
-writes its rows and its record. The difference between the two suites is what a cell costs; the rest is the start, the
-preparation of 23 domains included. Each run is a process of its own, and its children's CPU seconds are counted.
+runs suites of 23 domains with one and with five methods through the real flow, with `--isolation none` and with
+processes. Each domain has one utterance whose file is missing, so that a cell loads the model, adapts nothing, and
+writes its rows and its record. The difference between the two suites is the cost of a cell; the rest is the start,
+including the preparation of 23 domains. Each run is a new process, and its children's CPU seconds are counted.
 
-The start is measured with each of the servers of Prefect's that a user may have: a temporary one that makes its
-database first, as on a machine's first run; a temporary one on the database of earlier runs; and one that stands.
+The start is measured with each kind of Prefect server that a user may have: a temporary one that first creates its
+database, as in a machine's first run; a temporary one with an existing database; and a permanent one.
 
-With a run of a store it says what share of a night all that is: 23 domains, 5 methods, 300 utterances each, at that
-run's seconds an utterance. Figures go to `benchmarks/results/orchestration.json`.
+With a run of a store, it prints the share of all this in a night: 23 domains, 5 methods, 300 utterances each, at that
+run's seconds per utterance. Figures go to `benchmarks/results/orchestration.json`.
 """
 
 import argparse
@@ -49,7 +49,7 @@ DOMAIN = '[[domains]]\nname = "d{number}"\ngroup = "noise"\ncorpus = {{ name = "
 
 
 def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Path:
-    """Write a suite whose every utterance lacks its file."""
+    """Write a suite in which every utterance's file is missing."""
     for number in range(DOMAINS):
         corpus = folder / f"speech{number}"
         corpus.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Pat
 
 
 def execute(suite: str, store: str) -> dict[str, float]:
-    """Run a suite in this process; return what it took, from the first import on."""
+    """Run a suite in this process; return its times, from the first import on."""
     begun = time.perf_counter()
     from flows.cli._log import settle_environment
 
@@ -73,7 +73,7 @@ def execute(suite: str, store: str) -> dict[str, float]:
 
 
 def _execute(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
-    """Run a suite on the server that `reach` waits for; `begun` is when this process began."""
+    """Run a suite on the server that `reach` waits for; `begun` is the start of this process."""
     from emtta_core.pipeline.events import CellFinished, Event, Started, channel
     from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import plan_run, record
@@ -105,7 +105,7 @@ def _execute(suite: str, store: str, begun: float, reach: Callable[[], None]) ->
 
 
 def measure(home: Path, methods: int, isolation: str, workers: int, api: str | None = None) -> dict[str, Any]:
-    """Run a suite in a process of its own, with Prefect's home in `home`; `api` is a server that stands."""
+    """Run a suite in a new process, with Prefect's home in `home`; `api` is a permanent server."""
     with tempfile.TemporaryDirectory(prefix="emtta-orchestration-") as folder:
         suite = write_suite(Path(folder), methods, isolation, workers)
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -119,7 +119,7 @@ def measure(home: Path, methods: int, isolation: str, workers: int, api: str | N
 
 
 def environment_of(home: Path, api: str | None) -> dict[str, str]:
-    """Return the environment of a process whose Prefect lives in `home`."""
+    """Return the environment of a process with its Prefect home in `home`."""
     quiet = {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     environment = {**os.environ, **quiet, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
@@ -128,8 +128,8 @@ def environment_of(home: Path, api: str | None) -> dict[str, str]:
 
 @contextmanager
 def standing_server(home: Path) -> Iterator[str]:
-    """Keep a server of Prefect's inside the `with` block; give its address."""
-    import httpx  # not above: what the measured process imports is measured
+    """Run a permanent Prefect server inside the `with` block, and yield its address."""
+    import httpx  # not at the top: the imports of the measured process are measured
 
     url = f"http://127.0.0.1:{SERVER_PORT}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--port", str(SERVER_PORT)]
@@ -148,7 +148,7 @@ def standing_server(home: Path) -> Iterator[str]:
 
 
 def seconds_of_a_night(store: str, run_id: str) -> float:
-    """Return how long a night's cells compute on this machine, at the seconds an utterance of a run."""
+    """Return how long a night's cells would compute on this machine, at a run's seconds per utterance."""
     from emtta_core.store import Catalogue, Store
 
     with Catalogue(Store.open(store)) as catalogue:
@@ -161,8 +161,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="cells at once (default: 1)")
     parser.add_argument("--store", default="emtta-store", help="the store of --run (default: emtta-store)")
-    parser.add_argument("--run", help="a run that says how long an utterance takes")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("--run", help="a run that gives the time of an utterance")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--execute", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.execute:
@@ -193,7 +193,7 @@ def main() -> None:
 
 
 def starts(home: Path, workers: int) -> dict[str, Any]:
-    """Measure the start with each server, in a home where none has been yet; print it."""
+    """Measure the start with each server, in a home without a database, and print it."""
     found = {name: measure(home, 1, "process", workers) for name in ("first", "temporary")}
     with standing_server(home) as api:
         found["standing"] = measure(home, 1, "process", workers, api)
@@ -207,7 +207,7 @@ def starts(home: Path, workers: int) -> dict[str, Any]:
 
 
 def cost_of_a_cell(home: Path, isolation: str, workers: int) -> dict[str, Any]:
-    """Measure what a cell costs, by two suites that differ in cells; print it."""
+    """Measure the cost of a cell, from two suites with different numbers of cells, and print it."""
     few, many = (measure(home, methods, isolation, workers) for methods in (1, len(METHODS)))
     more = many["cells"] - few["cells"]
     per_cell = {
@@ -224,7 +224,7 @@ def cost_of_a_cell(home: Path, isolation: str, workers: int) -> dict[str, Any]:
 
 
 def loads(one: dict[str, Any]) -> str:
-    """Return how busy the machine was."""
+    """Return the load of the machine."""
     return f"load average {one['load_average']:.1f} on {os.cpu_count()} cores"
 
 

@@ -1,10 +1,10 @@
-"""How much longer the generic path takes than the fast one, method by method, on the same model and speech.
+"""Measure how much longer the generic path takes than the fast one, for each method, on the same model and speech.
 
     python benchmarks/paths.py                       # the demo model, eight utterances
     python benchmarks/paths.py --utterances 4 --steps 3 --method em-tok-b
 
-The two sides run in turns in this process, on one thread: the demo as a family's model, utterances side by side, and
-the same weights through transformers' own code, one utterance at a time. Their transcripts must be the same.
+Both run in turn in this process, on one thread: the demo as a model of its family, with utterances in a batch, and the
+same weights through transformers, one utterance at a time. The table also shows how many transcripts are equal.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=8)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--candidates", type=int, default=8)
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side, in turns; the median counts")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each path, in turn; the median counts")
     parser.add_argument("--method", action="append", choices=METHODS, help="only this one; several are possible")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def main() -> None:
     waveforms = sounds(WORKS["demo"], options.utterances)
     settings = {"steps": options.steps, "candidates": options.candidates, "trace": "metrics"}
 
-    table = Table(title=f"seconds an utterance: {options.utterances} utterances, {settings}, 1 thread")
+    table = Table(title=f"seconds per utterance: {options.utterances} utterances, {settings}, 1 thread")
     for heading in ("method", *PATHS, "ratio", "same texts"):
         table.add_column(heading, justify="right")
     for method in options.method or METHODS:
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 PATHS = {"fast": None, "generic": "transformers"}
-"""Each path, and the family that has a model read on it."""
+"""Each path, with the family that loads a model for it."""
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,21 @@
-"""The shipped suite `paper` on a share of the paper's own corpora: real speech, real noise, OpenAI's Whisper-base.
+"""Run the shipped suite `paper` on a share of the paper's corpora: real speech, real noise, OpenAI's Whisper-base.
 
     python benchmarks/real_speech.py SHARE OUT --per-speaker 1 --method source --method em-tok-b
-    python benchmarks/real_speech.py SHARE OUT                  # more of it: what is done is not done again
-    python benchmarks/real_speech.py SHARE OUT --report-only    # the figures of what is there by now
-    python benchmarks/real_speech.py SHARE OUT --hypotheses F   # those of hypotheses that benchmarks/gpu_speech.py made
-    python benchmarks/real_speech.py SHARE OUT --counts C       # together with what other machines measured
+    python benchmarks/real_speech.py SHARE OUT                  # more of it; finished work is not repeated
+    python benchmarks/real_speech.py SHARE OUT --report-only    # the figures of the results so far
+    python benchmarks/real_speech.py SHARE OUT --hypotheses F   # those of hypotheses from benchmarks/gpu_speech.py
+    python benchmarks/real_speech.py SHARE OUT --counts C       # together with other machines' measurements
 
 SHARE is a folder with recordings of the corpora, as FLAC in `speech/librispeech-test-other`, `speech/l2-arctic` and
 `speech/mls`, each with a `manifest.csv` (path, text, language, speaker), and with recordings of MS-SNSD in
 `noise/ms-snsd`. They are laid out below OUT/corpora exactly as the corpora are published, so that the suite finds them
-as it would find the whole corpora; then `emtta run` is called on a suite that extends `paper`. What the share lacks is
-told by emtta, and the rest goes on.
+like the complete corpora; then `emtta run` evaluates a suite that extends `paper`. emtta reports what the share lacks,
+and evaluates the rest.
 
-The words and errors of each utterance are added to OUT/counts.json, or to the file C of an earlier measurement, by the
-text transform of the paper's authors and by Whisper's normalizer. The figures of all that it has by then go to
-OUT/figures.json: WER of each method and group, with the product's intervals and tests. A mean over a group is of the
-domains that the share has.
+The words and errors of each utterance, by the text transform of the paper's authors and by Whisper's normalizer, are
+added to OUT/counts.json, or to the file C of an earlier measurement. The figures of everything in it go to
+OUT/figures.json: WER of each method and group, with emtta's intervals and tests. A group's mean covers only the domains
+that the share has.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from emtta_core.scoring import Rule, word_errors
 from emtta_core.store.catalogue import open_store
 
 ACCENTS = {"ar": "arabic", "zh": "mandarin", "hi": "hindi", "ko": "korean", "es": "spanish", "vi": "vietnamese"}
-"""The accent of L2-ARCTIC by how the name of a recording begins."""
+"""The accents of L2-ARCTIC, by the first part of a recording's name."""
 
 METHODS = ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b")
 GROUPS = ("noise", "accent", "language")
@@ -87,17 +87,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("share", type=Path, help="folder with speech/ and noise/")
     parser.add_argument("out", type=Path, help="folder of the corpora, the store and the figures")
-    parser.add_argument("--model", default="openai/whisper-base", help="name or folder; by default %(default)s")
-    parser.add_argument("--method", action="append", help="repeatable; by default the suite's, and source-beam")
-    parser.add_argument("--per-speaker", type=int, metavar="N", help="of each speaker the first N recordings alone")
+    parser.add_argument("--model", default="openai/whisper-base", help="name or folder (default: %(default)s)")
+    parser.add_argument("--method", action="append", help="repeatable; by default the suite's and source-beam")
+    parser.add_argument("--per-speaker", type=int, metavar="N", help="only the first N recordings of each speaker")
     parser.add_argument("--only", action="append", default=[], help="as for `emtta run`")
-    parser.add_argument("--batch-size", type=int, default=2, help="utterances side by side, by default %(default)s")
+    parser.add_argument("--batch-size", type=int, default=2, help="utterances in a batch (default: %(default)s)")
     parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--lay-out-only", action="store_true", help="run nothing")
-    parts.add_argument("--report-only", action="store_true", help="lay nothing out, and run nothing")
-    parts.add_argument("--hypotheses", type=Path, metavar="FILE", help="report on these in place of the store's")
-    parser.add_argument("--counts", type=Path, help="the counts, added to those there; by default OUT/counts.json")
-    parser.add_argument("--figures", type=Path, help="where the figures go, by default OUT/figures.json")
+    parts.add_argument("--lay-out-only", action="store_true", help="lay out the corpora, and run nothing")
+    parts.add_argument("--report-only", action="store_true", help="only report, without laying out or running")
+    parts.add_argument("--hypotheses", type=Path, metavar="FILE", help="report on these instead of the store's")
+    parser.add_argument("--counts", type=Path, help="the file to add the counts to (default: OUT/counts.json)")
+    parser.add_argument("--figures", type=Path, help="the file of the figures (default: OUT/figures.json)")
     options = parser.parse_args()
     options.counts = options.counts or options.out / "counts.json"
     options.figures = options.figures or options.out / "figures.json"
@@ -122,12 +122,12 @@ def main() -> None:
 
 
 def lay_out(share: Path, corpora: Path, per_speaker: int | None = None) -> None:
-    """Write the share below `corpora` in the folders in which the corpora are published.
+    """Copy the share to `corpora`, in the layouts in which the corpora are published.
 
     Args:
-        share: as the script's.
-        corpora: what was laid out there before is removed.
-        per_speaker: of each speaker of a corpus, the first so many recordings alone.
+        share: the script's argument.
+        corpora: the folder to write; its previous content is deleted.
+        per_speaker: the number of recordings to copy per speaker of a corpus, from the first on; None for all.
     """
     shutil.rmtree(corpora, ignore_errors=True)
     lay_out_librispeech(clips(share / "speech/librispeech-test-other", per_speaker), corpora)
@@ -140,7 +140,7 @@ def lay_out(share: Path, corpora: Path, per_speaker: int | None = None) -> None:
 
 
 def clips(folder: Path, per_speaker: int | None) -> list[Clip]:
-    """The recordings of a manifest by path; none where there is no manifest."""
+    """Return a manifest's recordings, sorted by path; none if there is no manifest."""
     if not (folder / "manifest.csv").is_file():
         print(f"{folder} has no manifest.csv: the share has nothing of this corpus")
         return []
@@ -155,7 +155,7 @@ def clips(folder: Path, per_speaker: int | None) -> list[Clip]:
 
 
 def lay_out_librispeech(found: Iterable[Clip], corpora: Path) -> None:
-    """Write `LibriSpeech/test-other/<speaker>/<chapter>/`, transcripts in capitals."""
+    """Write `LibriSpeech/test-other/<speaker>/<chapter>/`, with transcripts in capitals."""
     for clip in found:
         speaker, chapter, _ = clip.path.stem.split("-")
         folder = corpora / "LibriSpeech/test-other" / speaker / chapter
@@ -166,9 +166,9 @@ def lay_out_librispeech(found: Iterable[Clip], corpora: Path) -> None:
 
 
 def lay_out_l2arctic(found: Iterable[Clip], corpora: Path) -> None:
-    """Write `l2arctic_release_v5.0/<speaker>/`: WAV, and a text each.
+    """Write `l2arctic_release_v5.0/<speaker>/`: a WAV and a text file per recording.
 
-    A speaker whose name the share does not know has the folder of one of that accent whom it lacks.
+    A speaker without a known name gets the folder of a speaker with the same accent that the share lacks.
     """
     found = list(found)
     named = {clip.speaker for clip in found}
@@ -206,7 +206,7 @@ def lay_out_mls(found: Iterable[Clip], corpora: Path) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Call `emtta run`, and return its exit code: 3 where something of the paper's is not in the share."""
+    """Run `emtta run`, and return its exit code: 3 if the share lacks something of the paper's."""
     methods = options.method or METHODS
     model = options.model if not Path(options.model).is_dir() else str(Path(options.model).resolve())
     suite = options.out / "paper-real.toml"
@@ -221,24 +221,24 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Words and errors of utterances, and the runs that they come from."""
+    """Words and errors of utterances, and the runs that measured them."""
 
     runs: list[Row]
     counts: list[Row]
 
     @classmethod
     def read(cls, path: Path) -> "Measured":
-        """Those of a file; none where there is no such file."""
+        """Read the measurements of a file; empty if there is no such file."""
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else cls([], [])
 
     def joined(self, newer: "Measured") -> "Measured":
-        """Both; of an utterance and method that both have, the newer."""
+        """Merge both; if both have an utterance and method, the newer one counts."""
         counts = {(row["domain"], row["method"], row["utterance_id"]): row for row in [*self.counts, *newer.counts]}
         runs = [*self.runs, *(run for run in newer.runs if run not in self.runs)]
         return Measured(runs, sorted(counts.values(), key=place))
 
     def write(self, path: Path) -> None:
-        """Write them, a row a line."""
+        """Write the measurements, one row per line."""
         parts = (
             f'"{name}": [\n{rows}\n]' for name, rows in (("runs", lines(self.runs)), ("counts", lines(self.counts)))
         )
@@ -246,24 +246,24 @@ class Measured:
 
 
 def place(row: Row) -> tuple[Any, ...]:
-    """Where a row stands among others."""
+    """Return the sort key of a row."""
     method = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
     return GROUPS.index(row["group"]), row["domain"], row["utterance_id"], method
 
 
 def lines(rows: Iterable[Row]) -> str:
-    """Rows as JSON, each on a line."""
+    """Return rows as JSON, one per line."""
     return ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
 
 
 def stored(store: Path) -> Measured:
-    """Of each utterance and method the newest result in a store, over all its runs."""
+    """Return the newest result in a store for each utterance and method, over all its runs."""
     with open_store(str(store)) as catalogue:
         return Measured(catalogue.query(RUNS).records, counted(catalogue.query(UTTERANCES).records))
 
 
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """Results with the words and errors by each rule in place of their texts."""
+    """Replace the texts of results by their words and errors, by each rule."""
     found = []
     for row in rows:
         counts = {}
@@ -275,11 +275,11 @@ def counted(rows: Iterable[Row]) -> list[Row]:
 
 
 def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]:
-    """The figures of some counts.
+    """Compute the figures of some counts.
 
     Args:
         rows: the counts.
-        methods: which are compared, over the utterances that all of them have; None for all.
+        methods: the methods to compare, over the utterances that all of them have; None for all.
     """
     methods = list(methods or dict.fromkeys(row["method"] for row in rows))
     rows = shared([row for row in rows if row["method"] in methods], len(methods))
@@ -298,13 +298,13 @@ def report(rows: Sequence[Row], methods: Sequence[str] | None) -> dict[str, Any]
 
 
 def shared(rows: Sequence[Row], methods: int) -> list[Row]:
-    """The results of the utterances of each domain that all methods have."""
+    """Return the results of utterances that all methods have."""
     results = Counter((row["domain"], row["utterance_id"]) for row in rows)
     return [row for row in rows if results[row["domain"], row["utterance_id"]] == methods]
 
 
 def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
-    """How many utterances and speakers each domain has."""
+    """Return the numbers of utterances and speakers of each domain."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row["domain"], []).append(row)
@@ -318,7 +318,7 @@ def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 
 def cost(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each method, the seconds an utterance takes and the seconds it lasts, in the mean, and the most memory."""
+    """Return each method's mean computing time and duration of an utterance in seconds, and its maximum memory."""
     found = {}
     for method in methods:
         own = [row for row in rows if row["method"] == method]
@@ -331,7 +331,7 @@ def cost(rows: Sequence[Row], methods: Sequence[str]) -> dict[str, dict[str, flo
 
 
 def show(figures: Mapping[str, Any]) -> None:
-    """Print the table of each rule, in Markdown."""
+    """Print a table for each rule, in Markdown."""
     for rule in RULES:
         rows = [row for row in figures[rule] if row["domain"] is None and row["baseline"] in (None, "source")]
         groups = list(dict.fromkeys(row["group"] for row in rows))
@@ -343,7 +343,7 @@ def show(figures: Mapping[str, Any]) -> None:
 
 
 def cell(row: Row) -> str:
-    """A rate with its interval, and its change from source with that of the change."""
+    """Format a rate with its interval, and its change from source with the change's interval."""
     text = f"{row['wer']:.2f}"
     if row["wer_low"] is not None:
         text += f" ({row['wer_low']:.1f}; {row['wer_high']:.1f})"

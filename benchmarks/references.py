@@ -1,13 +1,13 @@
-"""The engine's two references: the same method, written as a careful user of transformers would.
+"""The engine's two references: the same method, as a careful user of transformers would write it.
 
 - `plain`: one utterance at a time; `generate` with G returned sequences; a forward pass with the input repeated G
   times; `load_state_dict` to forget the utterance.
-- `careful`: the same, but one encoder pass for the loss, whose output is repeated for the decoder.
+- `careful`: the same, but with one encoder pass for the loss, whose output is repeated for the decoder.
 
-Both make the candidates of `em-tok` (sampled) or `em-tok-b` (beams), and take the loss from the engine's `em_loss`.
-They run in the engine's precision. In bf16 the weights of linear maps and convolutions are bfloat16, cast once, and
-LayerNorms, positions and the optimizer's state are float32 under autocast: without the first autocast would cast every
-frozen weight at every token, and without the second small updates of LayerNorms would be lost.
+Both generate the candidates of `em-tok` (sampled) or `em-tok-b` (beams), and use the engine's `em_loss`. They run in
+the engine's precision. In bf16, the weights of linear maps and convolutions are bfloat16, cast once, and LayerNorms,
+positions and the optimizer's state are float32 under autocast: without the first, autocast would cast every frozen
+weight at every token; without the second, small updates of LayerNorms would be lost.
 """
 
 from collections.abc import Sequence
@@ -30,19 +30,19 @@ class Reference:
     """Adapts a transformers Whisper to one utterance after another."""
 
     def __init__(self, model: SpeechModel, network: Any, method: Method, *, encode_once: bool):
-        """Take the network to adapt, and what it has in common with the engine's model.
+        """Prepare the network to adapt.
 
         Args:
-            model: the engine's, for features, prompt, policy and precision.
-            network: the `WhisperForConditionalGeneration` that it was made from; its parameters are changed: frozen
-                but for LayerNorms, and in bf16 cast.
+            model: the engine's model, for features, prompt, policy and precision.
+            network: the `WhisperForConditionalGeneration` that it was made from; modified: all but its LayerNorms is
+                frozen, and in bf16 cast.
             method: `em-tok` or `em-tok-b`.
             encode_once: false for `plain`, true for `careful`.
         """
         self.model, self.network, self.method, self.encode_once = model, network, method, encode_once
         self.narrow = model.precision.weights != model.precision.sums
         network.requires_grad_(False)
-        network.generation_config.max_length = None  # else transformers warns at every call
+        network.generation_config.max_length = None  # otherwise transformers warns at every call
         if self.narrow:
             for module in network.modules():
                 if isinstance(module, nn.Linear | nn.Conv1d):
@@ -72,18 +72,18 @@ class Reference:
         mel = self.model.front_end.mel([waveform], device=self.model.device, dtype=self.model.dtype)
         limit = self.model.max_tokens(len(waveform), language)
         prompt = self.model.prompt.rows([language], self.model.device)
-        self.generate(mel, prompt, limit)  # what the source model says, which the engine decodes too
+        self.generate(mel, prompt, limit)  # the source's hypothesis, which the engine decodes too
         optimizer = torch.optim.AdamW(self.norms, lr=rate, weight_decay=Options().weight_decay)
         try:
             for _ in range(steps):
                 self.step(mel, prompt, limit, candidates, optimizer)
             final = self.generate(mel, prompt, limit)
-        finally:  # where memory does not suffice, too: the other reference adapts the same network
+        finally:  # also if memory runs out: the other reference adapts the same network
             self.network.load_state_dict(source)
         return str(self.model.tokenizer.decode(final[0].tolist(), skip_special_tokens=True)).strip()
 
     def generate(self, mel: Tensor, prompt: Tensor, limit: int, **arguments: Any) -> Tensor:
-        """Return the tokens `(G, T)` after the prompt; greedy unless asked otherwise."""
+        """Return the tokens `(G, T)` after the prompt; greedy by default."""
         with torch.no_grad(), self.autocast():
             made = GenerationMixin.generate(
                 self.network, mel, decoder_input_ids=prompt, max_new_tokens=limit, **{"do_sample": False} | arguments
@@ -121,5 +121,5 @@ class Reference:
         optimizer.step()
 
     def autocast(self) -> torch.autocast:
-        """Return the context of a forward pass; it does something in bf16 alone."""
+        """Return the context of a forward pass; it has an effect only in bf16."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.narrow)

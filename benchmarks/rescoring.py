@@ -1,12 +1,12 @@
-"""How long it takes to score a run's stored hypotheses again.
+"""Measure how long it takes to score a run's stored hypotheses again.
 
     python benchmarks/rescoring.py FOLDER --utterances 8700
 
-writes a run of 23 domains with 5 methods and so many utterances each, drawn at random by `nights.py` and compacted as
-`emtta compact` leaves it, where FOLDER lacks it: 1,000,500 hypotheses of twelve words each, and one step of each. Then
-`emtta score` scores them by another scorer, and the benchmark prints wall and CPU seconds, the memory that its
-processes have together at most (each page counted once, as the kernel's PSS does), and the machine's load. The texts
-are synthetic. Figures go to `benchmarks/results/rescoring.json`.
+writes a random run of 23 domains with 5 methods and this many utterances each, unless FOLDER has it; `nights.py` draws
+it, compacted as by `emtta compact`: 1,000,500 hypotheses of twelve words each, and one step of each. `emtta score` then
+scores them with another scorer, and the benchmark prints wall and CPU seconds, the maximum memory of its processes
+together (each page counted once, as in the kernel's PSS), and the machine's load. The texts are synthetic. Figures go
+to `benchmarks/results/rescoring.json`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ GOALS = {"seconds": 180.0, "memory_bytes": 2e9}
 
 
 def write(folder: Path, utterances: int) -> Store:
-    """The store with the run, written where it is missing."""
+    """Return the store with the run, writing it if it is missing."""
     place = folder / f"rescoring-{utterances}"
     if not place.exists():
         nights.UTTERANCES = utterances
@@ -43,7 +43,7 @@ def write(folder: Path, utterances: int) -> Store:
 
 
 def tree_memory(process: int) -> int:
-    """Bytes that a process and its children have, each shared page counted once."""
+    """Return the memory of a process and its children in bytes, each shared page counted once."""
     total = 0
     with suppress(OSError):
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -54,11 +54,11 @@ def tree_memory(process: int) -> int:
 
 
 def main() -> None:
-    """Write, score, report."""
+    """Write, score, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--utterances", type=int, default=8_700, help="of each cell, by default %(default)s")
-    parser.add_argument("--scorer", default="basic", help="by default %(default)s")
+    parser.add_argument("--utterances", type=int, default=8_700, help="utterances per cell (default: %(default)s)")
+    parser.add_argument("--scorer", default="basic", help="the scorer (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)

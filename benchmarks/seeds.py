@@ -1,12 +1,12 @@
-"""Whether intervals hold the variance of seeds: simulated changes of WER with a known truth.
+"""Check whether intervals include the variance of seeds: simulated changes of WER with a known truth.
 
     python benchmarks/seeds.py --simulations 400
 
-Utterances are drawn from a population: each has words, and a probability of an error per word without and with
-adaptation. The source's errors are drawn once an utterance, those of a method that samples once an utterance and seed,
-as its random numbers derive from both. The table says how often the 95 % interval of the change covers that of the
-population: drawn over utterances, each with its mean errors over the seeds, as emtta does; and with each seed of an
-utterance as an utterance of its own, as if it were new speech.
+Utterances are drawn from a population: each has words, and error probabilities per word without and with adaptation.
+The source's errors are drawn once per utterance, those of a sampling method once per utterance and seed, because its
+random numbers derive from both. The table shows how often the 95 % interval of the change covers the population's
+change, if utterances are drawn with their mean errors over the seeds, as emtta does, and if each seed of an utterance
+is treated as a separate utterance, like new speech.
 """
 
 import argparse
@@ -24,15 +24,15 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often an interval covered the truth, of 1; and the standard deviation of the WER over seeds, points."""
+    """The share of intervals that cover the truth, and the standard deviation of the WER over seeds, in points."""
 
-    averaged: float  # with the mean errors of an utterance over its seeds
-    as_utterances: float  # with each seed as an utterance of its own
-    seed_sd: float  # of the WER of the same utterances
+    averaged: float  # with an utterance's mean errors over its seeds
+    as_utterances: float  # with each seed as a separate utterance
+    seed_sd: float  # of the same utterances' WER
 
 
 def draw(utterances: int, seeds: int, rng: np.random.Generator) -> tuple[Numbers, Numbers, Numbers]:
-    """Draw words `(U,)`, the errors of the source `(U,)`, and those of the method by seed `(U, S)`."""
+    """Draw words `(U,)`, the source's errors `(U,)`, and the method's errors by seed `(U, S)`."""
     words = rng.integers(3, 15, utterances)
     before = rng.beta(0.7, 2.0, utterances)
     after = before * rng.beta(8.0, 2.0, utterances)
@@ -42,7 +42,7 @@ def draw(utterances: int, seeds: int, rng: np.random.Generator) -> tuple[Numbers
 
 
 def coverage(utterances: int, seeds: int, simulations: int, rng: np.random.Generator) -> Coverage:
-    """Simulate as many evaluations of so many utterances and seeds."""
+    """Simulate evaluations with these numbers of utterances and seeds."""
     words, source, adapted = draw(2_000_000, 1, rng)
     truth = 100 * (adapted.sum() - source.sum()) / words.sum()
     covered, spreads = np.zeros((simulations, 2)), []
@@ -61,7 +61,7 @@ def coverage(utterances: int, seeds: int, simulations: int, rng: np.random.Gener
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=400, help="of each row (default: 400)")
+    parser.add_argument("--simulations", type=int, default=400, help="simulations per row (default: 400)")
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     table = Table("utterances", "seeds", "sd over seeds, points", "averaged over seeds", "a seed as an utterance")

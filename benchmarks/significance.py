@@ -1,12 +1,12 @@
-"""How often intervals hold the truth, and how often tests cry out where nothing is different, by simulation.
+"""Simulate how often intervals cover the truth, and how often tests find a difference where there is none.
 
     python benchmarks/significance.py           # about eight minutes of processor time
-    python benchmarks/significance.py --quick   # few sets, to see that it runs; nothing is written
+    python benchmarks/significance.py --quick   # few sets, as a check; nothing is written
 
-Three tables, in Markdown, and in benchmarks/results/significance.json: the coverage of 95 % intervals where speakers
-differ, drawing utterances or speakers; the coverage where utterances are independent; and, of both tests, the share of
-sets with p at most 0.05, where two systems have the same mean (an error of the first kind) and where they have not
-(power). Seeds are fixed: the same code gives the same tables.
+Prints three tables in Markdown, and writes benchmarks/results/significance.json: the coverage of 95 % intervals if
+speakers differ, drawing utterances or speakers; the coverage if utterances are independent; and, for both tests, the
+share of sets with p of at most 0.05, if two systems have the same mean (type I error) and if they do not (power). Seeds
+are fixed: the same code gives the same tables.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from emtta_core.scoring.significance import change_interval, mean_p, sign_flip_p
 RESULTS = Path(__file__).parent / "results" / "significance.json"
 UTTERANCES = (12, 50, 300)
 SPEAKERS = (4, 5, 6, 8, 12, 24, 33)
-EACH = 20  # utterances of a speaker
+EACH = 20  # utterances per speaker
 WER = 0.2
 SPREAD = 0.35  # standard deviation of the logarithm of the speakers' WER
-SUITED = 0.2  # and of how much better or worse the second system suits each
+SUITED = 0.2  # the same for the second system's advantage with each speaker
 FLIPS, RESAMPLES = 999, 500
 
 Row = dict[str, str | float]
@@ -37,7 +37,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Speech:
-    """Utterances of two systems: errors of each, and words, `(N,)`."""
+    """Utterances of two systems: the errors of each, and the words, `(N,)`."""
 
     a: Floats
     b: Floats
@@ -45,7 +45,7 @@ class Speech:
 
 
 def plain(draw: np.random.Generator, count: int, better: float) -> Speech:
-    """Words are misheard, in some utterances more than in others."""
+    """Words are misrecognized, in some utterances more than in others."""
     words = draw.integers(4, 25, count)
     hardness = draw.gamma(2.0, 0.5, count)
     a, b = (draw.binomial(words, np.minimum(rate * hardness, 1)) for rate in (WER, WER * (1 - better)))
@@ -53,7 +53,7 @@ def plain(draw: np.random.Generator, count: int, better: float) -> Speech:
 
 
 def heavy(draw: np.random.Generator, count: int, better: float) -> Speech:
-    """Most utterances are easy, few are hopeless, and insertions know no bound."""
+    """Most utterances are easy, a few are hopeless, and insertions are unlimited."""
     words = draw.integers(4, 40, count)
     hardness = draw.gamma(1.0, 1.0, count)
     a, b = (draw.poisson(rate * hardness * words) for rate in (WER, WER * (1 - better)))
@@ -64,9 +64,9 @@ LOOP_RATE, LOOP_WORDS = 0.01, 20
 
 
 def loops(draw: np.random.Generator, count: int, better: float) -> Speech:
-    """The second system mends a word in some utterances, and adds a loop of words to one in a hundred."""
+    """The second system corrects a word in some utterances, and adds a loop of words to one in a hundred."""
     first = plain(draw, count, 0)
-    mended = LOOP_RATE * LOOP_WORDS + better * WER * 14  # words in an utterance of 14 on average
+    mended = LOOP_RATE * LOOP_WORDS + better * WER * 14  # words per utterance, with 14 words on average
     a = first.a + (draw.random(count) < mended)
     return Speech(a, first.a + LOOP_WORDS * (draw.random(count) < LOOP_RATE), first.words)
 
@@ -79,7 +79,7 @@ KINDS: Mapping[str, Callable[[np.random.Generator, int, float], Speech]] = {
 
 
 def of_speakers(draw: np.random.Generator, speakers: int, better: float) -> Speech:
-    """`EACH` utterances of each speaker, who are understood unequally, and unequally by the two systems."""
+    """Return `EACH` utterances per speaker; speakers differ in difficulty, and in which system suits them."""
     words = draw.integers(4, 25, speakers * EACH)
     ease = np.exp(draw.normal(0, SPREAD, speakers) - SPREAD**2 / 2)
     suits = np.exp(draw.normal(0, SUITED, speakers) - SUITED**2 / 2) * (1 - better)
@@ -88,7 +88,7 @@ def of_speakers(draw: np.random.Generator, speakers: int, better: float) -> Spee
 
 
 def speaker_coverage(sets: int) -> Iterator[Row]:
-    """How often intervals hold the truth in one domain of so many speakers, and in a mean over six of four each."""
+    """Yield the coverage of intervals for one domain by number of speakers, and for a mean over six domains of four."""
     for domains, speakers in (*((1, count) for count in SPEAKERS), (6, 4)):
         draw = np.random.default_rng(speakers + 100 * domains)
         hits = np.zeros(4)
@@ -119,7 +119,7 @@ def speaker_coverage(sets: int) -> Iterator[Row]:
 
 
 def coverage(sets: int) -> Iterator[Row]:
-    """How often intervals hold the truth where utterances are independent."""
+    """Yield the coverage of intervals for independent utterances."""
     for kind, simulate in KINDS.items():
         whole = simulate(np.random.default_rng(0), 2_000_000, 0.1)
         words = whole.words.sum()
@@ -137,7 +137,7 @@ def coverage(sets: int) -> Iterator[Row]:
 
 
 def tests(sets: int) -> Iterator[Row]:
-    """How often either test finds a difference, where there is none and where there is one."""
+    """Yield how often each test finds a difference, where there is none and where there is one."""
 
     def found(added: Floats, words: Floats, seed: int) -> list[bool]:
         table = added[:, None], words[:, None]
@@ -177,7 +177,7 @@ def _tested(kind: str, count: int, drawn: str, shares: Sequence[float]) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few sets, and nothing is written")
+    parser.add_argument("--quick", action="store_true", help="few sets, as a check; nothing is written")
     quick = parser.parse_args().quick
     found: dict[str, list[Row]] = {}
     for measure, sets in ((tests, 2_000), (speaker_coverage, 1_000), (coverage, 1_000)):

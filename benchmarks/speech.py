@@ -1,9 +1,9 @@
-"""The speech that the demo model adapts to: sixteen utterances of an accent that it was not trained on, 35 s in all.
+"""The speech that the demo model adapts to: sixteen utterances with an accent that it was not trained on, 35 s in all.
 
-It lies in speech.npz, so that every machine adapts to the same samples, one without a speech synthesiser too. It is
-espeak-ng's `en-gb-scotland` saying the test sentences of the synthetic corpus, in eight-bit mu-law at 16 kHz.
+It is stored in speech.npz, so that every machine adapts to the same samples, even without a speech synthesiser:
+espeak-ng's voice `en-gb-scotland` with test sentences of the synthetic corpus, in eight-bit mu-law at 16 kHz.
 
-    python benchmarks/speech.py      # makes the file anew; needs the whole of emtta
+    python benchmarks/speech.py      # writes the file again; needs all of emtta
 """
 
 from itertools import cycle, islice
@@ -18,14 +18,14 @@ MU = 255.0
 
 
 def read(count: int) -> list[NDArray[np.float32]]:
-    """Return `count` utterances, mono at 16 kHz; past the sixteenth they come again from the first."""
+    """Return `count` utterances, mono at 16 kHz; after the sixteenth, they repeat."""
     with np.load(FILE) as stored:
         codes, ends = stored["codes"], stored["ends"]
     return list(islice(cycle(expand(part) for part in np.split(codes, ends[:-1])), count))
 
 
 def write() -> None:
-    """Have the utterances spoken, and write them to the file."""
+    """Synthesise the utterances, and write them to the file."""
     from emtta_core.corpora.synthetic import Synthetic
 
     corpus = Synthetic(language="en", voices=("en-gb-scotland",), utterances=UTTERANCES)
@@ -35,7 +35,7 @@ def write() -> None:
 
 
 def compress(waveform: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return the mu-law codes of samples, which are clipped at full scale, 1."""
+    """Return the mu-law codes of samples, clipped at full scale, 1."""
     sound = np.clip(waveform, -1.0, 1.0)
     curve = np.sign(sound) * np.log1p(MU * np.abs(sound)) / np.log1p(MU)
     return np.asarray(np.round((curve + 1) / 2 * MU), dtype=np.uint8)

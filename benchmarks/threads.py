@@ -1,12 +1,12 @@
-"""What the engine's own choice of threads is worth, on this machine as it is and beside busy processes.
+"""Measure what the engine's own choice of threads gains, on the machine as it is and next to busy processes.
 
     python benchmarks/threads.py                     # the demo model
     python benchmarks/threads.py base --steps 1      # Whisper-base's shape
 
-Two sides run in turns in this process: torch's own number of threads, which is one for each core, and the number that
-the engine chooses for each batch. First on the machine as it is, then beside as many busy processes of low priority as
-`--busy` says, which this program starts and ends. OpenMP reads OMP_WAIT_POLICY when torch is imported: run it with and
-without OMP_WAIT_POLICY=PASSIVE.
+Compares, in turn and in this process, torch's default number of threads, one per core, with the number that the engine
+chooses for each batch: first on the machine as it is, then next to `--busy` busy processes of low priority, which this
+program starts and ends. OpenMP reads OMP_WAIT_POLICY when torch is imported, so run it with and without
+OMP_WAIT_POLICY=PASSIVE.
 """
 
 import argparse
@@ -28,17 +28,17 @@ from emtta_core.adaptation import Adapter, adapter
 from emtta_core.adaptation.threads import sized_threads
 
 BUSY = "import os; os.nice(19)\nowner = os.getppid()\nwhile os.getppid() == owner: sum(range(100_000))"
-"""A process that needs a core whenever it gets one, until its owner ends."""
+"""A process that uses a core whenever it gets one, until its parent ends."""
 
 SIDES = {"torch's own": lambda _: nullcontext(), "the engine's": sized_threads}
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Measure the workload of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", nargs="?", default="demo", choices=["demo", "base"])
-    parser.add_argument("--busy", type=int, default=4, help="busy processes beside the second measurement")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each side, in turns")
+    parser.add_argument("--busy", type=int, default=4, help="busy processes during the second measurement")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each, in turn")
     parser.add_argument("--utterances", type=int, default=6)
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
@@ -70,7 +70,7 @@ def main() -> None:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """Keep so many processes busy inside the `with` block."""
+    """Keep this many processes busy inside the `with` block."""
     processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
     try:
         yield

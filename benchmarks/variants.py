@@ -1,14 +1,14 @@
-"""How good and how costly variants of the methods are, on the 23 synthetic domains of the suite `demo`.
+"""Measure the accuracy and cost of variants of the methods, on the 23 synthetic domains of the suite `demo`.
 
-    python benchmarks/variants.py --store variants-store            # the same command goes on where it was stopped
-    python benchmarks/variants.py --store variants-store --results  # of the domains that are there, without a run
+    python benchmarks/variants.py --store variants-store            # run it again to resume
+    python benchmarks/variants.py --store variants-store --results  # of the finished domains, without a run
     python benchmarks/variants.py --store more --seed 1 --methods em-tok-b em-tok-b-stop-0.003   # on other sentences
 
-`emtta run` does the work, in one run in float32 and one in bf16, whose suite files are written into the store. A WER is
-the mean of the domains' WERs. A difference is that from the variant's reference on the same utterances, with the
-interval and the test of `emtta compare`, in which a sentence that several domains speak counts once. Processor time is
-measured apart, on 16 utterances of one voice, in turns. Results are printed as Markdown, and with every method and seed
-0 written to benchmarks/results/variants.json.
+Runs `emtta run` once in float32 and once in bf16, with suite files that it writes into the store. A WER is the mean of
+the domains' WERs. A difference is from the variant's reference on the same utterances, with the interval and the test
+of `emtta compare`, in which a sentence that several domains share counts once. Processor time is measured separately,
+on 16 utterances of one voice, in turn. Results are printed as Markdown and, for all methods and seed 0, written to
+benchmarks/results/variants.json.
 """
 
 import argparse
@@ -68,21 +68,21 @@ methods = [
 
 BF16 = ("source", "em-tok", "em-tok-b")
 REFERENCES = {"mbr-64": "source", "mbr-400": "source", "em-tok-b+mbr": "em-tok-b"}
-"""What a method is compared with, where that is not the method that it is like, or else the source."""
+"""The method that each is compared with, if that is not its base, or else the source."""
 
 TRACES: tuple[Trace, ...] = ("none", "metrics", "hypotheses")
 
 Scored = dict[tuple[str, str], tuple[str, int, int]]
-"""By domain and utterance: who speaks, the word errors, and the words."""
+"""By domain and utterance: speaker, word errors and words."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, required=True, help="the store's folder; made where there is none")
-    parser.add_argument("--results", action="store_true", help="run nothing")
-    parser.add_argument("--seed", type=int, default=0, help="of the sentences")
-    parser.add_argument("--methods", nargs="+", help="these alone, in float32; the references must be among them")
-    parser.add_argument("--repeat", type=int, default=3, help="times that processor time is measured")
+    parser.add_argument("--store", type=Path, required=True, help="the folder of the store; created if missing")
+    parser.add_argument("--results", action="store_true", help="only print results, without a run")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the sentences")
+    parser.add_argument("--methods", nargs="+", help="only these, in float32; they must include their references")
+    parser.add_argument("--repeat", type=int, default=3, help="number of measurements of processor time")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     precisions = ("float32",) if arguments.methods else ("float32", "bf16")
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def suite(precision: str, seed: int, methods: Sequence[str]) -> Suite:
-    """Return the suite `demo` with the sweep's methods, or some of them, and other sentences for another seed."""
+    """Return the suite `demo` with all or some methods of the sweep, and with other sentences for another seed."""
     demo = load_suite("demo")
     written = tomllib.loads(METHODS)["methods"] if precision == "float32" else BF16
     every = [MethodChoice.model_validate(method) for method in written]
@@ -148,7 +148,7 @@ def scored(catalogue: Catalogue, run_id: str) -> dict[str, Scored]:
 
 
 def whole(found: Mapping[str, dict[str, Scored]], suites: Mapping[str, Suite]) -> dict[str, dict[str, Scored]]:
-    """Return the utterances of the domains of which every method of every suite has as many."""
+    """Return the utterances of domains that are complete for every method of every suite."""
     cells = {
         (precision, choice.name, domain.name): sum(
             name == domain.name for name, _ in found[precision].get(choice.name, {})
@@ -168,7 +168,7 @@ def whole(found: Mapping[str, dict[str, Scored]], suites: Mapping[str, Suite]) -
 
 
 def updates(catalogue: Catalogue, run_id: str) -> dict[str, float]:
-    """Return the mean number of updates an utterance, by method."""
+    """Return the mean number of updates per utterance, by method."""
     query = """
         SELECT method, avg(made) FROM (
             SELECT method, max(step) AS made FROM steps WHERE run_id = $run GROUP BY method, domain, utterance_id
@@ -180,7 +180,7 @@ def updates(catalogue: Catalogue, run_id: str) -> dict[str, float]:
 def quality(
     choice: MethodChoice, precision: str, found: Mapping[str, dict[str, Scored]], chosen: Suite
 ) -> dict[str, Any]:
-    """Return a variant's WER, of all domains and of each group, and what it differs by from its reference."""
+    """Return a variant's WER, overall and by group, and its difference from its reference."""
     name = choice.name
     own = found[precision][name]
     if precision == "float32":
@@ -214,7 +214,7 @@ def quality(
 
 
 def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
-    """Return the processor seconds an utterance of each variant, in the order of the suites."""
+    """Return the processor seconds per utterance of each variant, in the order of the suites."""
     waveforms = sounds()
     runs = []
     for precision, chosen in suites.items():
@@ -226,20 +226,20 @@ def costs(suites: Mapping[str, Suite], repeat: int) -> list[float]:
 
 
 def trace_costs(repeat: int) -> dict[str, float]:
-    """Return the processor seconds an utterance of em-tok-b with each kind of trace."""
+    """Return the processor seconds per utterance of em-tok-b with each kind of trace."""
     model, waveforms = load_model("demo", device="cpu"), sounds()
     runs = [partial(Adapter(model, "em-tok-b", trace=trace).transcribe, waveforms) for trace in TRACES]
     return dict(zip(TRACES, in_turns(runs, len(waveforms), repeat), strict=True))
 
 
 def sounds() -> list[NDArray[np.float32]]:
-    """Return 16 utterances of one voice, which the model never heard."""
+    """Return 16 utterances of one voice that the model was not trained on."""
     corpus = Synthetic(language="en", voices=("en-gb-scotland",), utterances=16)
     return [utterance.read() for utterance in corpus.read_all()]
 
 
 def in_turns(runs: Sequence[partial[Any]], utterances: int, repeat: int) -> list[float]:
-    """Return the median processor seconds an utterance of each run."""
+    """Return the median processor seconds per utterance of each run."""
     seconds = [[busy(run) for run in runs] for _ in range(repeat)]
     return [statistics.median(column) / utterances for column in zip(*seconds, strict=True)]
 
@@ -254,7 +254,7 @@ def busy(run: partial[Any]) -> float:
 def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None:
     """Print the tables as Markdown."""
     groups = list(rows[0]["groups"])
-    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | p | updates | CPU s an utterance |")
+    print(f"| method | {' | '.join(groups)} | all | against | difference (95 %) | p | updates | CPU s per utterance |")
     print("| --- |" + " ---: |" * (len(groups) + 1) + " --- | ---: | ---: | ---: | ---: |")
     for row in rows:
         low, high = row["interval"]
@@ -263,7 +263,7 @@ def show(rows: Sequence[Mapping[str, Any]], traces: Mapping[str, float]) -> None
         p = f"{row['p']:.3f}"
         cost = f"{row['updates']:.1f} | {row['cpu_seconds_utterance']:.2f}"
         print(f"| {row['label']} | {figures} | {row['wer']:.2f} | {row['reference']} | {compared} | {p} | {cost} |")
-    print("\n| trace | CPU s an utterance |\n| --- | ---: |")
+    print("\n| trace | CPU s per utterance |\n| --- | ---: |")
     for trace, seconds in traces.items():
         print(f"| {trace} | {seconds:.3f} |")
 

@@ -1,4 +1,4 @@
-"""What the benchmark adapts: models, sounds and sizes, by name."""
+"""The benchmark's workloads: models, sounds and sizes, by name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ from emtta_core.model.load import from_transformers
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a Whisper with random weights.
+    """The shape of a Whisper with random weights.
 
     Attributes:
         width: d.
         heads: attention heads of encoder and decoder.
         layers: of the encoder, and as many of the decoder.
         mel: bands of the spectrogram.
-        text: tokens of text, which the special tokens come after: the end, the start, the languages, …
+        text: the number of text tokens; the special tokens follow: the end, the start, the languages, …
         vocabulary: V, all tokens.
         window: seconds of audio that the encoder takes, 50 positions each.
     """
@@ -47,13 +47,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Axes:
-    """What a sweep goes through, one at a time; the others stay at the last but one step, second G and middle B.
+    """The values of a sweep, which varies one parameter; the others are the last but one step, second G and middle B.
 
     Attributes:
         steps: numbers of updates.
         candidates: numbers of candidates, G.
-        batch_sizes: numbers of utterances side by side, B; a run has at least `utterances` of them.
-        utterances: at least, in a run.
+        batch_sizes: numbers of utterances in a batch, B; a run has at least `utterances` of them.
+        utterances: the minimum number of utterances in a run.
     """
 
     steps: tuple[int, ...]
@@ -64,21 +64,21 @@ class Axes:
 
 @dataclass(frozen=True)
 class Work:
-    """What is adapted, and how.
+    """A workload.
 
     Attributes:
         shape: of the random Whisper; None for the demo model.
-        utterances: how many.
+        utterances: the number of utterances.
         candidates: G.
-        steps: updates an utterance.
-        batch_size: utterances side by side, or "auto".
-        device: where.
-        precisions: in which it is measured.
-        references: which of them run beside ours.
-        reference_utterances: on how many utterances they run; their cost is linear in it.
-        goal: what is to be reached against `careful`, as a ratio of times.
-        peak_goal: what share of the peak of matrix multiplication is to be reached; None where none is set.
-        axes: of its sweep.
+        steps: updates per utterance.
+        batch_size: utterances in a batch, or "auto".
+        device: the device to run on.
+        precisions: the precisions to measure.
+        references: the references to run.
+        reference_utterances: the number of utterances that they run on; their cost is linear in it.
+        goal: the goal against `careful`, as a ratio of times.
+        peak_goal: the goal as a share of the peak of matrix multiplication; None for no goal.
+        axes: the values of its sweep.
     """
 
     shape: Shape | None
@@ -142,23 +142,23 @@ WORKS = {
         Axes((1, 2, 4), (4, 8, 16, 32), (1, 2, 4, 8, 16, 32), 4),
     ),
 }
-"""Every work there is."""
+"""All workloads."""
 
 TINY = Shape(width=128, heads=2, layers=2, text=392, vocabulary=2000, window=3)
-"""What `--check` has in place of a larger shape; heads are of the same width, 64."""
+"""The shape that `--check` uses instead of a larger one; heads have the same width, 64."""
 
 TINY_AXES = Axes((1, 2, 3), (2, 3, 4), (1, 2, 4), 2)
-"""What `--check` sweeps."""
+"""The values that `--check` sweeps."""
 
 
 class Numbers:
-    """A tokenizer that writes tokens as their numbers, for random weights, which mean nothing else by them."""
+    """A tokenizer that decodes tokens to their numbers, for random weights, whose tokens have no other meaning."""
 
     def __len__(self) -> int:
         return 0
 
     def get_vocab(self) -> dict[str, int]:
-        """Return no vocabulary."""
+        """Return an empty vocabulary."""
         return {}
 
     def decode(self, tokens: Sequence[int], *, skip_special_tokens: bool) -> str:
@@ -168,7 +168,7 @@ class Numbers:
 
 
 def load(work: Work, precision: str) -> tuple[Any, SpeechModel]:
-    """Return the work's Whisper twice: as transformers has it, and as the engine does, both on the work's device."""
+    """Return the workload's Whisper as transformers and as the engine load it, both on the workload's device."""
     logging.disable_progress_bar()
     demo = str(resources.files("emtta_core.model") / "demo")
     tokenizer: Any = Numbers()
@@ -185,7 +185,7 @@ def load(work: Work, precision: str) -> tuple[Any, SpeechModel]:
 
 
 def random_whisper(shape: Shape) -> Any:
-    """Return a Whisper of a shape with random weights, whose sequences never end of themselves."""
+    """Return a Whisper of a shape with random weights, whose sequences never end by themselves."""
     torch.manual_seed(0)
     config = WhisperConfig(
         vocab_size=shape.vocabulary,
@@ -206,7 +206,7 @@ def random_whisper(shape: Shape) -> Any:
         begin_suppress_tokens=None,
     )
     network = WhisperForConditionalGeneration(config)
-    end = shape.text  # the special tokens follow in Whisper's own order
+    end = shape.text  # special tokens follow in Whisper's order
     network.generation_config = GenerationConfig(
         decoder_start_token_id=end + 1,
         eos_token_id=end,
@@ -222,7 +222,7 @@ def random_whisper(shape: Shape) -> Any:
 
 
 def sounds(work: Work, count: int) -> list[NDArray[np.float32]]:
-    """Return speech of a strange accent for the demo; for random weights a second of noise each, for 24 tokens."""
+    """Return speech with an unknown accent for the demo; for random weights, a second of noise each, for 24 tokens."""
     if work.shape is None:
         return speech.read(count)
     rng = np.random.default_rng(0)
@@ -230,7 +230,7 @@ def sounds(work: Work, count: int) -> list[NDArray[np.float32]]:
 
 
 def spread(waveforms: Sequence[NDArray[np.float32]], count: int) -> list[int]:
-    """Return the places of `count` of the waveforms (all, if there are no more), from the shortest to the longest."""
+    """Return the indices of `count` waveforms (all, if there are no more), from the shortest to the longest."""
     order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
     places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
     return [order[place] for place in places]

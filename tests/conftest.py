@@ -1,4 +1,4 @@
-"""What several test files share: a tiny model, suites on it, corpora of files, Prefect's server, and the command."""
+"""Shared fixtures: a tiny model, suites for it, folder corpora, servers (Prefect, S3, the hub) and the command."""
 
 import math
 import os
@@ -23,19 +23,19 @@ from whisper_factory import make_checkpoint
 from flows.cli._log import settle_environment
 
 settle_environment()  # before anything imports Prefect
-# Containers often say that no bytecode is to be kept; each of the processes that tests start would compile emtta anew.
+# Containers often disable bytecode files; then each process that a test starts would compile emtta again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and what it starts too
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job and its children ignore SIGINT
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of what tests start; processes side by side share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start: parallel workers share the cores
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache of the tests' own."""
+    """A cache for the tests only."""
     place = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMTTA_CACHE", str(place))
@@ -47,7 +47,7 @@ RATE = 16_000
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
-    """Prefect's own temporary server, with a database of its own; gives its address."""
+    """Start Prefect's test server with its own database, and yield its address."""
     from prefect.settings import (
         PREFECT_API_BLOCKS_REGISTER_ON_START,
         PREFECT_API_URL,
@@ -56,8 +56,8 @@ def prefect_server() -> Iterator[str]:
     )
     from prefect.testing.utilities import prefect_test_harness
 
-    # As `serving` has it: without heartbeats, whose thread each flow would wait for at its end, up to a second, and
-    # without blocks, whose registration takes a second of a new database's start.
+    # Like `serving`: without heartbeats, whose thread delays the end of each flow by up to a second, and without
+    # blocks, whose registration adds a second to the start with a new database.
     spared = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
     with temporary_settings(spared), prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
@@ -65,7 +65,7 @@ def prefect_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server that speaks S3, which the environment names to every process that is started."""
+    """An S3 server; environment variables point all started processes to it."""
     with serving(tmp_path_factory.mktemp("s3") / "requests.log") as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
@@ -74,13 +74,13 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
-    """An empty bucket, by its name."""
+    """The name of an empty bucket."""
     return s3.bucket()
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub of this test's own, with caches of its own."""
+    """A hub for one test, with its own caches."""
     import huggingface_hub
 
     with serving_hub() as served:
@@ -95,18 +95,18 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 @pytest.fixture(params=["folder", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store may be, of each kind; nothing is there yet."""
+    """A location for a new store, once of each kind."""
     return new_location(request, tmp_path)
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.slow)])
 def usual_location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a store usually is: what holds here holds in a bucket too, which `-m slow` shows."""
+    """A folder for a new store; `-m slow` adds a bucket, which must behave the same."""
     return new_location(request, tmp_path)
 
 
 def new_location(request: pytest.FixtureRequest, folder: Path) -> str:
-    """Return a place for a new store, of the kind that the fixture's parameter names."""
+    """Return a location for a new store, of the kind in the fixture's parameter."""
     if request.param == "folder":
         return str(folder / "store")
     return f"s3://{request.getfixturevalue('s3').bucket()}/some/store"
@@ -114,19 +114,19 @@ def new_location(request: pytest.FixtureRequest, folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Whisper with a window of 4 s that knows English, German and French."""
+    """A random Whisper with a window of 4 s, for English, German and French."""
     return make_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
 def tone(seconds: float, hertz: float = 220.0, peak: float = 0.3) -> np.ndarray:
-    """Return a tone that swells and fades, `(N,)`: something to hear, and never silent."""
+    """Return a tone whose volume rises and falls, `(N,)`; it is never silent."""
     time = np.arange(round(seconds * RATE)) / RATE
     return (peak * np.sin(2 * math.pi * hertz * time) * (0.6 + 0.4 * np.sin(6 * time))).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Speech:
-    """A folder corpus being made."""
+    """A folder corpus under construction."""
 
     path: Path
 
@@ -156,22 +156,22 @@ def speech(tmp_path: Path) -> Speech:
 
 @dataclass(frozen=True)
 class Stage:
-    """A folder in which the tests of a module run one after the other, so that what the first one made can be copied.
+    """A folder that the tests of a module use in turn; the first test's files are copied for the others.
 
-    A store and its corpora name each other by their paths, and are the same in the same place alone.
+    A store and its corpora refer to each other by path, so the copies must be at the same path.
     """
 
     folder: Path
     kept: Path
 
     def clear(self) -> Path:
-        """Remove what the test before left there, and return the folder."""
+        """Delete what the previous test left, and return the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         return self.folder
 
     def restore(self, make: Callable[[], None]) -> None:
-        """Bring back what `make` makes there, with the files' times; it is called for the first test alone."""
+        """Restore the files that `make` creates, with their times; `make` runs only for the first test."""
         if not self.kept.exists():
             make()
             shutil.copytree(self.folder, self.kept, symlinks=True)
@@ -180,7 +180,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """A stage of this module's own; a module that uses it has a `tmp_path` that clears it."""
+    """The module's stage; a module that uses it defines a `tmp_path` that clears it."""
     place = tmp_path_factory.mktemp("stage")
     return Stage(place / "folder", place / "kept")
 
@@ -200,7 +200,7 @@ CLEAN = '[[domains]]\nname = "clean"\ngroup = "clean"\ncorpus = { name = "folder
 
 @pytest.fixture
 def suite_file(tmp_path: Path, tiny_model: Path) -> SuiteFile:
-    """Write a suite on the tiny model beside the corpus `speech`: its domains as TOML, by default one that is clean."""
+    """Write a suite for the tiny model next to the `speech` corpus; `domains` is TOML, by default one clean domain."""
 
     def write(domains: str = CLEAN, methods: tuple[str, ...] = ("source", "em-tok-b"), name: str = "tiny.toml") -> Path:
         path = tmp_path / name
@@ -212,7 +212,7 @@ def suite_file(tmp_path: Path, tiny_model: Path) -> SuiteFile:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -229,7 +229,7 @@ def emtta(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     """Run the `emtta` command in this process."""
     from flows.cli.main import main
 
-    monkeypatch.setattr(typer.main, "get_command", built)  # a process builds its verbs once; here there are many calls
+    monkeypatch.setattr(typer.main, "get_command", built)  # a process builds its verbs once; a test session calls many
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["emtta", *map(str, arguments)])

@@ -1,9 +1,8 @@
-"""The answers in a page of questions, for `docs/results.md`.
+"""Update the answers in a page of questions, `docs/results.md`.
 
     python docs/tools/results_page.py docs/results.md STORE
 
-asks the store what stands in each block of the page, SQL or `emtta report …`, and writes the answer below it, in place
-of the one that is there.
+asks the store the question in each block of the page, SQL or `emtta report …`, and replaces the answer below it.
 """
 
 import re
@@ -31,11 +30,11 @@ class Question:
 
     kind: str  # `sql`, or `console` for a report
     text: str  # the query or the command
-    answer: str  # the table in Markdown that follows it; empty where none does
+    answer: str  # the Markdown table that follows it; empty if there is none
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the answer that stands there."""
+        """The columns of the current answer."""
         head = self.answer.partition("\n")[0]
         return tuple(name.strip() for name in head.strip("|").split("|")) if head else ()
 
@@ -43,7 +42,7 @@ class Question:
         """Ask a store.
 
         Raises:
-            EmttaError: when the query, or a name in the command, is refused or fails.
+            EmttaError: if the query, or a name in the command, is refused or fails.
         """
         if self.kind == "sql":
             return catalogue.query(self.text)
@@ -61,14 +60,14 @@ class Question:
 
 
 def questions(page: str) -> Iterator[Question]:
-    """Yield the questions of a page, in order: its SQL, and its commands that ask for a report."""
+    """Yield the questions of a page, in order: its SQL, and its report commands."""
     for block in _BLOCK.finditer(page):
         if _is_question(block):
             yield Question(block["kind"], block["text"], block["answer"] or "")
 
 
 def renew(page: str, catalogue: Catalogue) -> str:
-    """Write each answer of a page anew, as a store gives it."""
+    """Replace each answer of a page with the store's."""
 
     def answered(block: re.Match[str]) -> str:
         if not _is_question(block):
@@ -80,7 +79,7 @@ def renew(page: str, catalogue: Catalogue) -> str:
 
 
 def _is_question(block: re.Match[str]) -> bool:
-    # Whether a block is SQL, or the command of a report that gives rows.
+    # Whether a block is SQL, or the command of a report that returns rows.
     text = block["text"]
     return block["kind"] == "sql" or (text.startswith(_REPORT) and not text.startswith(_PAGE))
 

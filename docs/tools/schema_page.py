@@ -1,8 +1,8 @@
-"""The page `sql/schema.md`: each view and report, with its grain, columns and parameters.
+"""Generate the page `sql/schema.md`: each view and report, with its grain, columns and parameters.
 
     python docs/tools/schema_page.py sql/schema.md
 
-writes it anew from the heads of the SQL files and from what DuckDB says of their columns on an empty store.
+writes it from the headers of the SQL files, and from DuckDB's description of their columns on an empty store.
 """
 
 import re
@@ -33,7 +33,7 @@ one. Quote names that are SQL keywords: `"group"`.
 
 
 def schema_page() -> str:
-    """The page."""
+    """Return the page."""
     with tempfile.TemporaryDirectory() as folder, Catalogue(Store.open(folder, create=True)) as catalogue:
         return HEAD + "\n".join(_lines(catalogue)) + "\n"
 
@@ -64,7 +64,7 @@ def _lines(catalogue: Catalogue) -> Iterator[str]:
 
 
 def reads(view: Query) -> list[str]:
-    """The views and tables that a view reads, in order."""
+    """Return the views and tables that a view reads, in order."""
     known = {*views(), *(f"raw.{table}" for table in TABLES), "open.hypotheses", "open.scores", "settled.utterances"}
     body = "\n".join(line for line in view.sql.splitlines() if not line.lstrip().startswith("--"))
     return list(dict.fromkeys(name for name in _READS.findall(body) if name in known - {view.name}))

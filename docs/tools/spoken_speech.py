@@ -1,10 +1,10 @@
-"""The speech that comes with emtta: what the shipped suites say, spoken by espeak-ng.
+"""Generate the speech that is shipped with emtta: the sentences of the shipped suites, spoken by espeak-ng.
 
     python docs/tools/spoken_speech.py
 
-writes `emtta_core/corpora/spoken.npz` anew; it needs the extra `synthetic`, and a minute. FLAC alone takes 9.6 MB. A
-voice says the same words again and again, and espeak-ng gives the same samples for many of their sounds: with these
-stored once it is 7.3 MB.
+writes `emtta_core/corpora/spoken.npz`; it needs the extra `synthetic`, and takes a minute. FLAC alone takes 9.6 MB. A
+voice repeats the same words, and espeak-ng gives the same samples for many of their sounds: with these stored only
+once, it takes 7.3 MB.
 """
 
 import io
@@ -20,11 +20,11 @@ from emtta_core.corpora.synthetic import Synthetic, sentences_for_noise
 from emtta_core.suite import load_suite
 
 SHORTEST = 16
-"""Samples of the shortest copy: one takes about as many bytes as FLAC needs for eight samples."""
+"""The minimum length of a copy in samples: a copy takes about as many bytes as FLAC needs for eight samples."""
 
 
 def sentences() -> list[Sentence]:
-    """What the shipped suites say, and the voices behind their speech, each sentence once."""
+    """Return the sentences of the shipped suites, and those of the babble behind their speech, each once."""
     names = sorted(file.name for file in (files("emtta_core.suite") / "shipped").iterdir())
     corpora = [domain.corpus for name in names for domain in load_suite(name.removesuffix(".toml")).domains]
     said = [sentence for corpus in corpora if isinstance(corpus, Synthetic) for sentence in corpus.sentences()]
@@ -32,7 +32,7 @@ def sentences() -> list[Sentence]:
 
 
 def copies_in(samples: NDArray[np.int16]) -> list[tuple[int, int, int]]:
-    """Find stretches that are there earlier too, from left to right: start, source and length of each (greedy LZ77)."""
+    """Find repeated stretches from left to right: start, source and length of each (greedy LZ77)."""
     windows = np.lib.stride_tricks.sliding_window_view(samples, SHORTEST)
     hashes = np.zeros(len(windows), np.uint64)
     for column in windows.T:
@@ -41,7 +41,7 @@ def copies_in(samples: NDArray[np.int16]) -> list[tuple[int, int, int]]:
     found, start, known = [], 0, hashes.tolist()
     while start < len(known):
         source = first.setdefault(known[start], start)
-        longest = min(start - source, len(samples) - start)  # what is copied lies before where it is copied to
+        longest = min(start - source, len(samples) - start)  # a copy must not overlap its source
         differs = samples[start : start + longest] != samples[source : source + longest]
         length = int(differs.argmax()) if differs.any() else longest
         if length >= SHORTEST:

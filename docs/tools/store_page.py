@@ -1,8 +1,8 @@
-"""The tables, views and reports as Markdown, for `docs/store.md`.
+"""Generate the tables, views and reports of `docs/store.md`, as Markdown.
 
     python docs/tools/store_page.py docs/store.md
 
-writes them anew between the page's two markers.
+replaces the text between the page's two markers.
 """
 
 import sys
@@ -16,7 +16,7 @@ END = "<!-- end of what is generated -->\n"
 
 
 def document() -> str:
-    """The generated part of the page."""
+    """Return the generated part of the page."""
     return "\n".join(
         [
             "## Tables\n",
@@ -30,7 +30,7 @@ def document() -> str:
 
 
 def renew(page: str) -> str:
-    """Write anew what stands between the markers of a page."""
+    """Replace the text between the markers of a page."""
     head, _, rest = page.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{document()}\n{END}{tail}"

@@ -1,4 +1,4 @@
-"""All that the engine computes stays on the model's device, and is there what it is on a CPU."""
+"""All of the engine's tensors stay on the model's device, and its results there equal those on a CPU."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ def transcribed(
 
 
 def on_both(load: Callable[[str], Model], act: Callable[[Model], Any]) -> tuple[Any, Any]:
-    """Return what a model does on the device, and on a CPU: outside of the device, which watches that as well."""
+    """Run `act` with the model on the pretended device and on a CPU, outside of it; return both results."""
     here = act(load("cpu"))
     with pytest.MonkeyPatch.context() as patch, pretend_accelerator(patch):
         return act(load("cuda:0")), here
@@ -71,7 +71,7 @@ def test_every_method_matches_cpu(tiny_model: Path, method: str | Method, option
     assert there == here
 
 
-def test_whole_model_is_on_device(tiny_model: Path, device: PretendAccelerator) -> None:
+def test_all_weights_are_on_device(tiny_model: Path, device: PretendAccelerator) -> None:
     model = load_model(tiny_model, device="cuda:0")
     assert {tensor.device.type for tensor in (*model.weights.tensors(), *model.front_end.tensors())} == {"cuda"}
 
@@ -97,7 +97,8 @@ def test_generic_path_matches_cpu(tiny_model: Path) -> None:
     def load(name: str) -> TransformersModel:
         model = load_model(tiny_model, device=name, family="transformers")
         assert isinstance(model, TransformersModel)
-        model.network.set_attn_implementation("eager")  # of the fused ones, the device knows that of the fast path
+        # Of the fused attention kernels, the pretended device implements only the fast path's.
+        model.network.set_attn_implementation("eager")
         return model
 
     there, here = on_both(load, lambda model: transcribed(model, "em-tok-b+mbr", WAVEFORMS[:1]))
@@ -114,7 +115,7 @@ def test_detection_and_cuts_match_cpu(tiny_model: Path) -> None:
     assert there == here
 
 
-def test_preloaded_network_is_same_model(tiny_model: Path, device: PretendAccelerator) -> None:
+def test_preloaded_network_matches(tiny_model: Path, device: PretendAccelerator) -> None:
     here = load_model(tiny_model, device="cpu")
     parts = FAMILY.read(tiny_model)
     moved = from_transformers(parts.network.to("cuda:0"), parts.extractor, parts.tokenizer, name="m", device="cuda:0")
@@ -162,13 +163,13 @@ def test_host_waits_ignore_batch_size(tiny_model: Path, device: PretendAccelerat
         counts = []
         for copies in (1, 3):
             device.waits = 0
-            transcribed(model, method, WAVEFORMS[:1] * copies)  # of equal ids, and so of equal candidates
+            transcribed(model, method, WAVEFORMS[:1] * copies)  # equal ids, so equal candidates
             counts.append(device.waits)
         assert counts[0] == counts[1] > 0
 
 
 def left_behind(model: SpeechModel) -> list[AdaptationResult]:
-    """Adapt with a tensor of the policy's in the machine's own memory."""
+    """Transcribe with one of the policy's tensors left in host memory."""
     policy = dataclasses.replace(model.policy, bias=torch.zeros(len(model.policy.bias)))
     return transcribed(dataclasses.replace(model, policy=policy), "source")
 

@@ -1,6 +1,6 @@
-"""The public face: waveforms in, results with whole traces out; what cannot be used costs itself alone.
+"""The public interface: waveforms in, results and traces out; unusable input fails without affecting the rest.
 
-Long, for options, refusals, traces and memory are all met at the one class that users call.
+One long file, because options, errors, traces and memory all concern the one class that users call.
 """
 
 import itertools
@@ -65,7 +65,7 @@ def test_result_records_every_state(model: SpeechModel, waveforms: list[NDArray[
             assert record.tokens > 0
         for record in result.trace[:-1]:
             assert record.gradient_norm is not None
-            assert record.gradient_norm > 0 or name.endswith("reward")  # equal samples teach nothing
+            assert record.gradient_norm > 0 or name.endswith("reward")  # equal samples have zero advantage
             assert record.candidate_tokens is not None
             assert record.candidate_tokens >= 1
             assert record.candidate_entropy is not None
@@ -159,19 +159,19 @@ def test_bad_waveform_fails_alone(model: SpeechModel, waveforms: list[NDArray[np
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refusal_gives_reason_and_numbers(model: SpeechModel, name: str) -> None:
+def test_error_gives_reason_and_numbers(model: SpeechModel, name: str) -> None:
     waveform, message = BAD[name]
     (result,) = Adapter(model, "source").transcribe([waveform])
     assert result.error is not None
     assert re.search(message, result.error)
 
 
-def test_no_waveforms_give_no_results(model: SpeechModel) -> None:
+def test_no_waveforms_no_results(model: SpeechModel) -> None:
     assert Adapter(model, "source").transcribe([]) == []
     assert list(Adapter(model, "source").batches([])) == []
 
 
-def test_batches_are_yielded_when_done(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_batches_are_ordered_by_duration(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source", batch_size=2)
     made = list(adapter.batches([waveforms[0], np.zeros(10, dtype=np.float32), *waveforms[1:]], "en", list("abcd")))
     assert [[result.utterance_id for result in batch] for batch in made] == [["b"], ["c", "a"], ["d"]]
@@ -227,7 +227,7 @@ def test_first_tokens_limit_candidates(model: SpeechModel, waveforms: list[NDArr
         assert result.error is None
 
 
-def test_languages_and_ids_must_fit(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_languages_and_ids_are_checked(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     with pytest.raises(UsageError, match="language has 2 entries for 3 waveforms"):
         adapter.transcribe(waveforms, language=["en", "de"])
@@ -237,7 +237,7 @@ def test_languages_and_ids_must_fit(model: SpeechModel, waveforms: list[NDArray[
         adapter.transcribe(waveforms, language="xx")
 
 
-def test_diverged_episode_has_own_error(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_divergence_is_reported(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     result = Adapter(model, "em-tok", steps=4, candidates=3, learning_rate=1e30).transcribe(waveforms)[0]
     assert result.error is not None
     assert "diverged" in result.error
@@ -248,7 +248,7 @@ def test_diverged_episode_has_own_error(model: SpeechModel, waveforms: list[NDAr
 
 
 @pytest.mark.parametrize("name", ["source", "mbr", "em-tok-b"])
-def test_nonfinite_model_has_not_diverged(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
+def test_nonfinite_model_is_not_divergence(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     norms = model.weights.norms.clone()
     norms[0] = math.nan
     broken = replace(model, weights=replace(model.weights, norms=norms))
@@ -276,7 +276,7 @@ def test_halved_batch_keeps_results(
     results = adapter.transcribe(waveforms)
     assert [result.hypothesis for result in results] == [result.hypothesis for result in usual]
     assert tried == [3, 1, 1, 1]
-    assert adapter.batch_size == 1  # the next call does not try again what did not fit
+    assert adapter.batch_size == 1  # the next call does not retry the size that did not fit
 
 
 @pytest.mark.parametrize(("choice", "sizes"), [("auto", [4, 2, 2, 6, 6]), (4, [4, 2, 2, 2, 2, 2, 2, 2, 2])])
@@ -292,7 +292,7 @@ def test_short_batches_stay_large(
         return run(model, method, options, batch, *rest)
 
     monkeypatch.setattr("emtta_core.adaptation.paths.run", tight)
-    # As in a large model, of which each token of a hypothesis costs memory.
+    # As for a large model, where each token of a hypothesis takes memory.
     monkeypatch.setattr("emtta_core.adaptation.batch_size.episode_bytes", lambda *given: 2**20 * given[-1])
     monkeypatch.setattr("emtta_core.adaptation.batch_size.free_bytes", lambda device: 2.0**40)
     adapter = Adapter(model, "source", batch_size=choice)

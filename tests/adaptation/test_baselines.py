@@ -1,4 +1,4 @@
-"""The objectives of other papers equal a plain loop over transformers' own model, written from their formulas."""
+"""The objectives of other papers match a plain loop over transformers' model, written from the papers' formulas."""
 
 import math
 import re
@@ -27,7 +27,7 @@ from emtta_core.model.weights import prepare as prepare_weights
 OPTIONS = Options(steps=1, candidates=4, learning_rate=1e-2, epsilon=1e-3)
 
 Scored = Sequence[tuple[Tensor, Tensor, str]]
-"""Of each candidate, the policy's logits `(T, V)`, its tokens `(T,)` and its text."""
+"""For each candidate: the policy's logits `(T, V)`, its tokens `(T,)` and its text."""
 
 
 @pytest.fixture(scope="module")
@@ -168,5 +168,5 @@ def test_baseline_equals_plain_loop(model: SpeechModel, speech: DemoSpeech, name
     torch.testing.assert_close(parameters[0], adapted, rtol=1e-7, atol=1e-9)
 
 
-def test_every_baseline_has_a_plain_one() -> None:
+def test_every_baseline_is_compared() -> None:
     assert PLAIN.keys() == OBJECTIVES.keys()

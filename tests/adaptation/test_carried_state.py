@@ -1,4 +1,4 @@
-"""Streams go on from where each utterance left the model; side by side they become what they would alone."""
+"""A stream continues from the previous utterance's state; several at once give the same results as each by itself."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ METHODS = ("em-tok", "em-tok-b", "greedy-em", "sar")
 SPEECH = sounds((0.4, 1.0, 2.4, 1.7, 0.7, 1.3))
 OPTIONS: dict[str, Any] = {"steps": 3, "candidates": 3, "learning_rate": 1e-2, "batch_size": 8}
 
-Stream = Sequence[int]  # the utterances that it hears, by their numbers in SPEECH
+Stream = Sequence[int]  # indices into SPEECH
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
 
 
 def hear(adapter: Adapter, streams: Sequence[Stream]) -> tuple[list[list[AdaptationResult]], list[Carried | None]]:
-    """Have streams go on side by side, those that are over left out; return their results and where they end."""
+    """Advance streams together, without those that have ended; return their results and final states."""
     states: list[Carried | None] = [None] * len(streams)
     results: list[list[AdaptationResult]] = [[] for _ in streams]
     for turn in range(max(map(len, streams))):
@@ -50,8 +50,8 @@ def close(one: Carried | None, other: Carried | None) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_streams_side_by_side_equal_alone(model: SpeechModel, method: str) -> None:
-    """Also where they differ in length, and in how many updates they have made: `early_stop` ends some episodes."""
+def test_parallel_streams_equal_single(model: SpeechModel, method: str) -> None:
+    """The streams differ in length and, because `early_stop` ends some episodes, in the number of updates."""
     adapter = Adapter(model, method, **OPTIONS, early_stop=1e-4)
     streams = [(0, 1, 2), (3, 4), (5, 5, 5), (1,)]
     together, ends = hear(adapter, streams)
@@ -72,7 +72,7 @@ def test_first_utterance_is_episode(model: SpeechModel) -> None:
 
 
 def test_moments_and_updates_are_carried(model: SpeechModel) -> None:
-    """Two utterances of one step each, equal to each other, are an episode of two steps."""
+    """Two one-step utterances with the same audio equal one episode of two steps."""
     twice, (state,) = hear(Adapter(model, "greedy-em", **OPTIONS | {"steps": 1}), [(2, 2)])
     (episode,) = Adapter(model, "greedy-em", **OPTIONS | {"steps": 2}).transcribe([SPEECH[2]], utterance_ids=["u2"])
     assert twice[0][1].entropy_after == pytest.approx(episode.entropy_after, rel=1e-9)
@@ -93,7 +93,7 @@ def test_gate_and_revert_leave_state(model: SpeechModel, options: dict[str, Any]
     assert [result.hypothesis for result in results] == [result.source_hypothesis for result in results]
 
 
-def test_bad_utterance_leaves_its_stream_alone(model: SpeechModel) -> None:
+def test_bad_utterance_leaves_state(model: SpeechModel) -> None:
     adapter = Adapter(model, "em-tok-b", **OPTIONS)
     _, (kept, _) = hear(adapter, [(0,), (1,)])
     broken: NDArray[np.float32] = np.full(8000, np.nan, np.float32)
@@ -115,7 +115,7 @@ def test_diverged_utterance_leaves_state(model: SpeechModel) -> None:
     assert states[0] is before
 
 
-def test_small_memory_changes_no_stream(model: SpeechModel, tmp_path: Path) -> None:
+def test_batch_size_changes_no_stream(model: SpeechModel, tmp_path: Path) -> None:
     streams = [(0, 1), (2, 3), (4, 5)]
     wide, ends = hear(Adapter(model, "em-tok", **OPTIONS), streams)
     narrow, others = hear(Adapter(model, "em-tok", **OPTIONS | {"batch_size": 1}), streams)

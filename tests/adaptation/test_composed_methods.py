@@ -1,4 +1,4 @@
-"""A suite composes methods from their parts: as written, as refused, as told apart, and as run to the end."""
+"""Methods composed in a suite: reading and writing, errors, identity, and a complete run."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_unset_parts_come_from_base(base: str) -> None:
     assert choice.adapted(suite('"source"').adaptation) == suite('"source"').adaptation
 
 
-def test_without_base_is_like_em_tok() -> None:
+def test_default_base_is_em_tok() -> None:
     made = suite('{ name = "mine", credit = "to-go" }').method("mine").method()
     assert made == Method("mine", "sample", Objective(credit="to-go"), summary=made.summary)
 
@@ -196,13 +196,13 @@ def other(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in MethodChoice.model_fields if name not in WHOLES])
-def test_each_part_value_makes_own_cell(name: str) -> None:
+def test_each_part_value_is_own_cell(name: str) -> None:
     made = {cells(f'{{ name = "mine", {name} = {value} }}')[0] for value in other(name)}
     assert len(made) == len(other(name)) > 1
 
 
 @pytest.mark.parametrize("option", sorted(USES.keys() - {"seed"}))
-def test_option_is_in_its_cells_only(option: str) -> None:
+def test_option_affects_only_its_cell(option: str) -> None:
     values = {
         **{"steps": "9", "candidates": "9", "redraw": "false", "learning_rate": "0.009", "weight_decay": "0.09"},
         **{"betas": "[0.8, 0.999]", "epsilon": "1e-7", "early_stop": "0.009", "beams": "9"},
@@ -228,7 +228,7 @@ def test_runtime_settings_change_no_cell() -> None:
         assert cells(WHOLE, more=more) == plain
 
 
-def test_full_run_appears_in_reports(
+def test_composed_methods_run_and_report(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
     path, store = suite_file(methods=("source",)), tmp_path / "store"
@@ -262,7 +262,7 @@ def test_full_run_appears_in_reports(
 
 
 @pytest.mark.slow
-def test_no_traces_same_hypotheses(
+def test_trace_setting_keeps_hypotheses(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
     path = suite_file(methods=("source", "em-tok-b"))

@@ -1,7 +1,7 @@
-"""On the demo's speech, in float32, a batch says what its utterances say alone, but for near-ties.
+"""On the demo's speech in float32, batching changes no transcript except at near-ties.
 
-A near-tie is an utterance whose final hypothesis has a place at which, in float64, the best token leads the second best
-by less than `NEAR` nats. There float32 may choose either; `MOST` of the utterances may be near-ties.
+A near-tie is an utterance whose final hypothesis has a position where, in float64, the best token leads the second best
+by less than `NEAR` nats. There float32 may choose either; at most `MOST` of the utterances may be near-ties.
 """
 
 import pytest
@@ -38,7 +38,7 @@ def float64() -> SpeechModel:
 
 
 def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str], list[float]]:
-    """Return the final hypotheses in float64, and the least lead of a best token along each, in nats."""
+    """Return the final hypotheses in float64, and the smallest lead of a best token in each, in nats."""
     options = Options(STEPS, CANDIDATES)
     batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
     states, parameters = run(model, method(name), options, batch, trace="metrics")
@@ -59,7 +59,9 @@ def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str],
 
 
 @pytest.mark.parametrize("name", ["em-tok-b", pytest.param("em-tok", marks=pytest.mark.slow)])
-def test_size_changes_only_near_ties(float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str) -> None:
+def test_batch_size_changes_only_near_ties(
+    float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str
+) -> None:
     expected, leads = exact(float64, name, speech)
     decided = [index for index, lead in enumerate(leads) if lead >= NEAR]
     assert len(leads) - len(decided) <= MOST
@@ -70,4 +72,4 @@ def test_size_changes_only_near_ties(float32: SpeechModel, float64: SpeechModel,
         assert [results[index].hypothesis for index in decided] == [expected[index] for index in decided]
         sources.add(tuple(result.source_hypothesis for result in results))
     assert len(sources) == 1
-    assert list(sources.pop()) != expected  # they were adapted
+    assert list(sources.pop()) != expected  # adaptation changed something

@@ -1,4 +1,4 @@
-"""Utterances adapted side by side become what they would alone, nothing leaks between them, and the model stays."""
+"""Utterances adapted in a batch give the results of separate episodes, and the model is unchanged afterwards."""
 
 import hashlib
 import math
@@ -55,7 +55,7 @@ def episodes(
 def alone(
     model: SpeechModel, waveforms: list[NDArray[np.float32]]
 ) -> dict[str, list[tuple[list[State], torch.Tensor]]]:
-    """Every method's episode of every utterance, run by itself."""
+    """Every method's episode for every utterance, each run by itself."""
     return {name: [episodes(model, name, waveforms, [index]) for index in range(len(IDS))] for name in VARIANTS}
 
 
@@ -121,7 +121,7 @@ def test_model_is_bit_identical_after_run(model: SpeechModel, waveforms: list[ND
     assert fingerprint(model) == before
 
 
-def test_order_and_batching_do_not_matter(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_order_and_batching_change_nothing(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     order = [4, 1, 0, 3, 2]
     for name in ("em-tok", "em-tok-b"):
         reference = transcribe(model, name, waveforms, range(5), batch_size=16)
@@ -131,7 +131,7 @@ def test_order_and_batching_do_not_matter(model: SpeechModel, waveforms: list[ND
                 same(result, reference[index])
 
 
-def test_deferred_utterances_match(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_subset_gives_same_results(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     reference = transcribe(model, "em-tok", waveforms, range(5), batch_size=3)
     half = transcribe(model, "em-tok", waveforms, [4, 1, 3], batch_size=3)
     for index, result in zip([4, 1, 3], half, strict=True):
@@ -192,7 +192,7 @@ def fingerprint(model: SpeechModel) -> str:
     return content.hexdigest()
 
 
-def test_checkpoint_identifies_itself(tmp_path: Path) -> None:
+def test_digest_identifies_checkpoint(tmp_path: Path) -> None:
     first, same_seed = make_checkpoint(tmp_path / "a"), make_checkpoint(tmp_path / "b")
     other = make_checkpoint(tmp_path / "c", seed=1)
     digests = [load_model(folder, device="cpu").digest for folder in (first, same_seed, other)]

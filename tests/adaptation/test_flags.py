@@ -1,4 +1,4 @@
-"""A hypothesis is flagged as collapsed by its text: correct sentences of any script are not, loops of any kind are."""
+"""A hypothesis is flagged as collapsed by its text: loops of any kind are, correct sentences in any script are not."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_loops_of_any_script_are_found(script: str) -> None:
     for loop in (space.join([word] * 20), space.join([phrase] * 6), word[0] * 60):
         assert collapsed(loop)
         assert collapsed(CORRECT[script][:30] + space + loop * 2)  # a sentence that ends in a loop
-        assert collapsed(loop[: -len(word) // 2])  # cut within a piece, as a limit cuts it
+        assert collapsed(loop[: -len(word) // 2])  # cut in the middle of a repeated unit, as by a token limit
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_loops_of_any_script_are_found(script: str) -> None:
         "They said again and again that they would come again.",
     ],
 )
-def test_lawful_repetition_is_no_loop(text: str) -> None:
+def test_plausible_repetition_is_no_loop(text: str) -> None:
     assert not collapsed(text)
 
 
@@ -90,24 +90,24 @@ def test_lawful_repetition_is_no_loop(text: str) -> None:
         "one two one two " * 4 + "three four three four " * 4,
     ],
 )
-def test_emptiness_and_loops_are_found(text: str) -> None:
+def test_empty_and_looping_are_found(text: str) -> None:
     assert collapsed(text)
 
 
-def test_bound_is_where_it_says() -> None:
+def test_excess_bound_is_exact() -> None:
     for piece in ("a", "no,", "five-words-of-one-phrase,"):
         just = piece * (3 + EXCESS)
         assert collapsed(just[: 3 * len(piece) + EXCESS])
         assert not collapsed(just[: 3 * len(piece) + EXCESS - 1])
 
 
-def test_loop_beside_more_speech_is_none() -> None:
+def test_loop_within_speech_is_no_loop() -> None:
     loop = "and then " * 8
     assert collapsed(loop + CORRECT["English"][3 : len(loop)])
     assert not collapsed(loop + CORRECT["English"][3 : len(loop) + 6])
 
 
-def test_flags_are_named_in_order() -> None:
+def test_flags_are_in_order() -> None:
     assert flags_of("sound", ended=True) == ()
     assert flags_of("sound", ended=False) == ("truncated",)
     assert flags_of("", ended=False, gated=True, reverted=True) == ("truncated", "collapsed", "gated", "reverted")

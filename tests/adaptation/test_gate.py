@@ -1,4 +1,4 @@
-"""An utterance may keep the source's hypothesis: where its entropy is low, or where adapting made it worse."""
+"""An utterance keeps the source's hypothesis if its entropy is low (gate) or adaptation made it worse (revert)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -39,7 +39,7 @@ def entropies(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> list[
 def transcribed(
     model: SpeechModel, name: str, waveforms: Sequence[NDArray[np.float32]], **options: Any
 ) -> list[AdaptationResult]:
-    """Results without their times, and with numbers rounded to what no order of sums changes."""
+    """Return results without times, and with numbers rounded so that summation order does not matter."""
     made = Adapter(model, name, **OPTIONS | options).transcribe(waveforms, utterance_ids=IDS[: len(waveforms)])
     return [rounded(result) for result in made]
 
@@ -61,7 +61,7 @@ Known = Callable[[str], list[AdaptationResult]]
 
 @pytest.fixture(scope="module")
 def by_source(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> Known:
-    """What the source model's hypotheses are, decided as a method decides."""
+    """The source model's hypotheses, chosen by a method's decision rule."""
 
     @cache
     def decided(name: str) -> list[AdaptationResult]:
@@ -73,7 +73,7 @@ def by_source(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> Known
 
 @pytest.fixture(scope="module")
 def everyone(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> Known:
-    """What a method makes of them without a gate."""
+    """A method's results for all utterances, without a gate."""
     return cache(lambda name: transcribed(model, name, waveforms))
 
 
@@ -102,7 +102,7 @@ def test_low_entropy_is_not_adapted(
 
 
 @pytest.mark.parametrize("name", ADAPTING)
-def test_gate_may_shut_or_open_for_all(
+def test_gate_can_close_or_open_for_all(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], by_source: Known, everyone: Known, name: str
 ) -> None:
     shut = transcribed(model, name, waveforms, adapt_above=100.0)
@@ -115,7 +115,7 @@ def test_gate_may_shut_or_open_for_all(
 @pytest.mark.parametrize(
     "name",
     [
-        *("greedy-em", "em-tok-b", "em-tok-b+mbr"),  # of one hypothesis, of beams, and of samples that are drawn
+        *("greedy-em", "em-tok-b", "em-tok-b+mbr"),  # a single hypothesis, beams, and random samples
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("em-tok", "em-tok-b+beam")),
     ],
 )
@@ -150,13 +150,13 @@ def test_worse_hypothesis_is_reverted(
         assert result.entropy_after == adapted.entropy_after
 
 
-def test_better_hypothesis_stays(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_better_hypothesis_is_kept(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     plain = transcribed(model, "greedy-em", waveforms, learning_rate=1e-3)
     assert all(result.entropy_after < result.entropy_before for result in plain)
     assert transcribed(model, "greedy-em", waveforms, learning_rate=1e-3, revert=True) == plain
 
 
-def test_gated_utterance_costs_one_decoding(
+def test_gated_utterance_is_decoded_once(
     model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[list[type[Strategy]]] = []
@@ -170,4 +170,4 @@ def test_gated_utterance_costs_one_decoding(
     assert made == [[Greedy]]
     made.clear()
     transcribed(model, "em-tok-b", waveforms, adapt_above=0.0, trace="metrics")
-    assert made == [[Greedy], [BeamSearch], [BeamSearch], [Greedy]]  # the source's greedy hypotheses are found once
+    assert made == [[Greedy], [BeamSearch], [BeamSearch], [Greedy]]  # greedy for the source only once

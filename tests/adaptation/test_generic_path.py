@@ -1,4 +1,4 @@
-"""The generic path is the reference of the fast one: the same Whisper or Moonshine, the same hypotheses and numbers."""
+"""The generic path is the reference for the fast path: both give the same hypotheses and numbers."""
 
 import math
 from dataclasses import asdict, replace
@@ -40,7 +40,7 @@ def pair_of(folder: Path, **options: str) -> tuple[Model, Model]:
 
 
 RELATED = ("em-tok-policy", "em-tok-entropy", "em-tok-b+mbr", "vote-reward", "cea", "pseudo-label")
-"""Methods whose parts are also those of others."""
+"""Methods whose parts other methods also use."""
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_generic_path_matches_fast(pair: tuple[Model, Model], method: str) -> No
         ("em-tok", "encoder-layernorm"),
     ],
 )
-def test_moonshine_is_same_on_both_paths(moonshines: tuple[Model, Model], method: str, parameters: str) -> None:
+def test_moonshine_paths_match(moonshines: tuple[Model, Model], method: str, parameters: str) -> None:
     chosen = replace(METHODS[method], parameters=parameters)
     assert_same(moonshines, chosen, {"steps": 2, "candidates": 3, "beams": 3, "learning_rate": 3e-3})
 
@@ -137,7 +137,7 @@ LONGEST = Longest()
 
 @pytest.fixture
 def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of plug-ins, by its name."""
+    """The name of a module of plug-ins."""
     (tmp_path / "generic_parts.py").write_text(PARTS)
     monkeypatch.syspath_prepend(tmp_path)
     return "generic_parts"
@@ -149,13 +149,13 @@ def test_plugins_match_fast(pair: tuple[Model, Model], parts: str) -> None:
     assert_same(pair, method, {"steps": 2, "candidates": 3})
 
 
-def test_rows_that_share_beginnings_are_refused(pair: tuple[Model, Model], parts: str) -> None:
+def test_prefix_sharing_rows_are_refused(pair: tuple[Model, Model], parts: str) -> None:
     adapter = Adapter(pair[1], Method("own", f"{parts}:search"), steps=1, candidates=2)
     with pytest.raises(UsageError, match=r"candidates of BeamSearch continue each other.*use 'beam'"):
         adapter.transcribe(sounds([0.8]))
 
 
-def test_divergence_is_told_and_undone(pair: tuple[Model, Model]) -> None:
+def test_divergence_is_reported_and_undone(pair: tuple[Model, Model]) -> None:
     before, diverged, after = (
         Adapter(pair[1], method, steps=2, candidates=2, learning_rate=1e30).transcribe(sounds([0.8]))[0]
         for method in ("source", "em-tok", "source")

@@ -1,4 +1,4 @@
-"""The token loop keeps an accelerator busy: the host waits for it once a token, to learn how many nodes there are."""
+"""The token loop keeps an accelerator busy: the host waits for it once per token, for the number of nodes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +19,11 @@ WAITS = {
     *("tolist", "item", "cpu", "numpy", "__int__", "__float__", "__bool__", "__index__"),
     *("nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "bincount", "equal"),
 }
-"""Functions that bring numbers to the host, or whose result has a size that depends on numbers."""
+"""Functions that copy numbers to the host, or whose result's size depends on numbers."""
 
 
 class HostWaits(TorchFunctionMode):
-    """Counts the calls for which the host would wait for an accelerator."""
+    """Counts calls for which the host would wait for an accelerator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def is_mask(part: Any) -> bool:
 
 @pytest.mark.parametrize("limits", [[24, 24, 24], [3, 9, 24]], ids=["together", "one after another"])
 @pytest.mark.parametrize("kind", ["beam", "sampled"])
-def test_one_per_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
+def test_host_waits_once_per_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
     model = load_model(tiny_model, device="cpu")
     mel = model.front_end.mel(sounds([1.0, 1.5, 2.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, len(limits)))
@@ -60,6 +60,6 @@ def test_one_per_token(tiny_model: Path, kind: str, limits: list[int]) -> None:
     with HostWaits() as waits:
         made = generate(model.weights, norms.decoder, memory, prompt, model.policy, torch.tensor(limits), strategies)
     tokens = int(made[0].mask.sum(-1).max())
-    before_and_after = 5  # the longest limit, asked by the loop and each strategy, and the longest of each's hypotheses
+    before_and_after = 5  # the longest limit, for the loop and each strategy; each strategy's longest hypothesis
     assert tokens > before_and_after
     assert waits.count <= tokens + before_and_after

@@ -1,4 +1,4 @@
-"""`redraw = false` keeps the candidates of the first step; AdamW's constants are those that are given."""
+"""`redraw = false` keeps the candidates of the first step; AdamW uses the constants in the options."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_every_step_reuses_candidates(model: SpeechModel, waveforms: list[NDArra
 
 
 @pytest.mark.parametrize("name", ["greedy-em", "em-tok", "em-tok-b"])
-def test_kept_differ_from_redrawn(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
+def test_keeping_differs_from_redrawing(model: SpeechModel, waveforms: list[NDArray[np.float32]], name: str) -> None:
     made = {}
     for redraw in (True, False):
         adapter = Adapter(model, name, steps=STEPS, candidates=CANDIDATES, learning_rate=RATE, redraw=redraw)
@@ -64,7 +64,7 @@ def test_kept_differ_from_redrawn(model: SpeechModel, waveforms: list[NDArray[np
     assert any(anew.trace[-1] != kept.trace[-1] for anew, kept in zip(made[True], made[False], strict=True))
 
 
-def test_early_stop_leaves_others_theirs(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
+def test_early_stop_keeps_others_candidates(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     options = {"steps": 12, "candidates": CANDIDATES, "learning_rate": 3e-3, "redraw": False, "early_stop": 0.0335}
     together = Adapter(model, "em-tok-b", batch_size=3, **options).transcribe(waveforms, utterance_ids=IDS)
     alone = Adapter(model, "em-tok-b", batch_size=1, **options).transcribe(waveforms, utterance_ids=IDS)

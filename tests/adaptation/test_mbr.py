@@ -1,4 +1,4 @@
-"""Minimum Bayes risk: the transcript with the fewest expected word errors against all of the samples."""
+"""Minimum Bayes risk chooses the transcript with the fewest expected word errors against all samples."""
 
 import numpy as np
 import pytest
@@ -25,9 +25,9 @@ def test_distance_counts_word_errors() -> None:
             assert found[row, column] == score.substitutions + score.deletions + score.insertions
 
 
-def test_text_with_most_agreement_wins() -> None:
+def test_consensus_text_wins() -> None:
     assert least_risk(["a red bus", "the red bus stops", "the red bus", "the bread bus"]) == 2
-    assert least_risk(["one", "two", "three"]) == 0  # of several, the first
+    assert least_risk(["one", "two", "three"]) == 0  # the first of equals
     assert least_risk([""]) == 0
     assert least_risk(["", "", "noise"]) == 0
 
@@ -42,5 +42,5 @@ def test_unspaced_text_uses_characters(texts: list[str]) -> None:
     assert least_risk(texts) in (0, 1)
 
 
-def test_combining_marks_keep_word_whole() -> None:
+def test_combining_marks_do_not_split_words() -> None:
     assert units(["हिन्दी में बोलो!", "cafe\u0301 noir"]) == [["हिन्दी", "में", "बोलो"], ["cafe\u0301", "noir"]]

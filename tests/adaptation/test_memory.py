@@ -1,4 +1,4 @@
-"""A batch of automatic size fits: the estimate that it is planned by is near the truth, and a process stays small."""
+"""An automatic batch fits in memory: the estimate behind its size is close, and a process stays small."""
 
 import subprocess
 import sys
@@ -26,11 +26,11 @@ EACH = 6
 
 
 class Footprint(TorchDispatchMode):
-    """Counts the bytes of all tensors in use that are made while it is on.
+    """Counts the bytes of the tensors that are created while it is active.
 
     Attributes:
         now: bytes in use.
-        peak: the most that were.
+        peak: the maximum of `now`.
     """
 
     def __init__(self, model: SpeechModel):
@@ -79,7 +79,7 @@ def model() -> SpeechModel:
         ("source-beam", 2),
     ],
 )
-def test_episode_estimate_is_near_truth(model: SpeechModel, speech: DemoSpeech, name: str, candidates: int) -> None:
+def test_memory_estimate_is_close(model: SpeechModel, speech: DemoSpeech, name: str, candidates: int) -> None:
     options = Options(steps=1, candidates=candidates)
     batch = prepare_batch(model, speech.waveforms, speech.languages, speech.ids)
     estimate = sum(episode_bytes(model, method(name), options, int(limit)) for limit in batch.limits)
@@ -89,7 +89,7 @@ def test_episode_estimate_is_near_truth(model: SpeechModel, speech: DemoSpeech, 
     assert footprint.peak / 1.6 < estimate < footprint.peak * 1.6
 
 
-def test_loss_holds_three_logit_copies(model: SpeechModel) -> None:
+def test_loss_peaks_below_3_2_logit_copies(model: SpeechModel) -> None:
     vocabulary = 40_000
     head = torch.randn(vocabulary, model.weights.width)
     bias = torch.zeros(vocabulary)
@@ -107,7 +107,7 @@ def test_loss_holds_three_logit_copies(model: SpeechModel) -> None:
     with Footprint(wide) as footprint:
         loss, _ = candidate_loss(wide, method("em-tok"), norms, memory, batch.prompt, made)
         torch.autograd.grad(loss.total.sum(), parameters)
-    contexts = 4 * 23 + 1  # the candidates share the prompt alone
+    contexts = 4 * 23 + 1  # the candidates share only the prompt
     assert footprint.peak < 3.2 * contexts * vocabulary * head.element_size()
 
 
@@ -133,7 +133,7 @@ def test_container_limit_is_respected(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "memory.stat").write_text("anon 500000000\ninactive_file 100000000\n")
     for limit, free in (("1000000000", 0.7 * 400e6), ("max", without), (str(10**15), without)):
         (tmp_path / "memory.max").write_text(f"{limit}\n")
-        assert free_bytes(cpu) == pytest.approx(free, rel=0.1)  # what others use of the machine changes meanwhile
+        assert free_bytes(cpu) == pytest.approx(free, rel=0.1)  # other programs' memory use changes meanwhile
 
 
 WORK = """
@@ -152,7 +152,7 @@ print(adapter.batch_size, int(status.split("VmHWM:")[1].split()[0]) * 1024)
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
 def test_demo_stays_under_two_gigabytes() -> None:
-    # A process of its own, whose peak is read as VmHWM: the peak of getrusage is handed down by the parent.
+    # In a new process, with its peak from VmHWM: the peak that getrusage reports is inherited from the parent.
     done = subprocess.run([sys.executable, "-c", WORK], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     batch_size, peak = map(int, done.stdout.split())

@@ -1,4 +1,4 @@
-"""The surrogate's gradient is the gradient of the sequence entropy: proven by listing every sequence of a toy model."""
+"""The surrogate's gradient equals that of the sequence entropy, computed by listing a toy model's sequences."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ LONGEST = 4
 
 
 class ToyModel:
-    """An autoregressive model over three tokens, one of which ends; sequences are cut at four tokens.
+    """An autoregressive model over three tokens, one of them the end token; sequences are cut at four tokens.
 
-    Its logits depend on all the tokens before, through weights that stand for the adapted parameters.
+    Its logits depend on all previous tokens, through weights that stand for the adapted parameters.
     """
 
     def __init__(self, seed: int):
@@ -35,7 +35,7 @@ class ToyModel:
         return self.bias, self.weight
 
     def logits(self, tokens: tuple[int, ...]) -> Tensor:
-        """Logits `(LONGEST, V)` at each position of a sequence; the second token may not come first."""
+        """Return logits `(LONGEST, V)` at each position of a sequence; the second token may not come first."""
         rows = []
         for position in range(LONGEST):
             row = self.bias[position]
@@ -48,7 +48,7 @@ class ToyModel:
 
 
 def sequences(prefix: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    """List every sequence: up to the end token, or to the cap."""
+    """List every sequence, up to its end token or the maximum length."""
     if len(prefix) == LONGEST or (prefix and prefix[-1] == END):
         yield prefix
         return
@@ -79,7 +79,7 @@ def batch(logits: list[Tensor], chosen: list[tuple[int, ...]]) -> tuple[Tensor, 
 
 
 def entropy_gradient(model: ToyModel) -> list[Tensor]:
-    """Return autograd's gradient of the listed entropy Σ -p log p."""
+    """Return autograd's gradient of the entropy Σ -p log p over all sequences."""
     _, _, log_probs = listed(model)
     assert log_probs.exp().sum().item() == pytest.approx(1.0, abs=1e-12)
     return list(torch.autograd.grad(-(log_probs.exp() * log_probs).sum(), model.parameters))
@@ -94,10 +94,10 @@ def expected_surrogate(
     credit: Credit = "trajectory",
     baseline: Baseline = "leave-one-out",
 ) -> list[Tensor]:
-    """Return Σ p(y^1)…p(y^G) times the surrogate's gradient over all groups of G sequences.
+    """Return Σ p(y^1)…p(y^G) times the surrogate's gradient, over all groups of G sequences.
 
-    The loss's normalization by tokens, which only scales a group's loss, is undone: what is left is the mean over the
-    group's candidates.
+    Undoes the loss's normalization by tokens, which only scales a group's loss, so that the mean over the group's
+    candidates remains.
     """
     logits, every, log_probs = listed(model)
     total = torch.zeros((), dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_one_candidate_is_unbiased(seed: int, estimator: Estimator) -> None:
 
 
 def drawn(model: ToyModel, count: int) -> list[tuple[int, ...]]:
-    """Draw so many sequences of a toy model, as the engine draws candidates."""
+    """Sample sequences of a toy model, as the engine samples candidates."""
     noise = Noise(torch.tensor([3]), count, VOCABULARY)
     spoken: list[tuple[int, ...]] = [()] * count
     for position in range(LONGEST):
@@ -136,7 +136,7 @@ def drawn(model: ToyModel, count: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("estimator", ["token", "sequence"])
-def test_drawn_candidates_are_unbiased(estimator: Estimator) -> None:
+def test_sampled_candidates_are_unbiased(estimator: Estimator) -> None:
     model, count = ToyModel(0), 20_000
     logits, every, _ = listed(model)
     shares = Counter(drawn(model, count))
@@ -187,7 +187,7 @@ def test_cost_to_go_omits_earlier_tokens() -> None:
             torch.testing.assert_close(advantage[..., place], expected.detach(), rtol=0, atol=1e-12)
 
 
-def test_loss_may_average_candidate_means() -> None:
+def test_sequence_normalization_averages_means() -> None:
     logits, tokens, mask = example()
     log_probs = logits.log_softmax(-1)
     entropies = -(log_probs.exp() * log_probs).sum(-1) * mask
@@ -252,7 +252,7 @@ def test_values_match_paper() -> None:
 def test_impossible_tokens_give_no_nan() -> None:
     logits, tokens, mask = example()
     with torch.no_grad():
-        logits[..., 4] = -torch.inf  # never chosen
+        logits[..., 4] = -torch.inf  # never sampled
         logits[0, 0, 0] = -torch.inf
         logits[0, 0, 0, 1] = 0.0  # certain
         tokens[0, 0, 0] = 1
@@ -268,7 +268,7 @@ def test_impossible_tokens_give_no_nan() -> None:
     torch.testing.assert_close(gradient[1:, ..., :4], expected, rtol=0, atol=1e-12)
 
 
-def test_masked_tokens_do_not_count() -> None:
+def test_masked_tokens_have_no_effect() -> None:
     logits, tokens, mask = example()
     loss = em_loss(logits, tokens, mask)
     (gradient,) = torch.autograd.grad(loss.total.sum(), logits)

@@ -1,4 +1,4 @@
-"""The engine adapts as a plain loop over transformers' own model and autograd does, parameter for parameter."""
+"""The engine's adapted parameters equal those of a plain autograd loop over transformers' model."""
 
 import importlib.util
 from pathlib import Path
@@ -29,7 +29,7 @@ def references() -> ModuleType:
     return module
 
 
-def test_out_of_memory_frees_utterance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_restores_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_checkpoint(tmp_path)
     network = WhisperForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer, extractor = WhisperTokenizer.from_pretrained(folder), WhisperFeatureExtractor.from_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Parts of a method that others write run as the engine's own do, and each mistake in one is named."""
+"""Plug-ins run like the engine's own parts, and each mistake in one is named."""
 
 import json
 import re
@@ -127,7 +127,7 @@ text = "a text"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder from which Python imports, with the parts above."""
+    """An importable folder with the plug-ins above."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "their_parts.py").write_text(PARTS)
     with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +142,7 @@ def model(tiny_model: Path, site: Path) -> SpeechModel:
 
 
 def named(**named_parts: str) -> Method:
-    """A method that is like em-tok-b but for some parts, named by what the module above calls them."""
+    """Return em-tok-b with some parts replaced by plug-ins of the module above."""
     paths = {kind: f"their_parts:{name}" for kind, name in named_parts.items()}
     candidates = paths.pop("candidates", "none" if "adapter" in paths or "decision" in paths else "beam")
     return Method("mine", candidates, **paths)
@@ -156,7 +156,7 @@ def named(**named_parts: str) -> Method:
     ],
     ids=lambda chosen: next(iter(chosen.values())),
 )
-def test_sound_part_passes_check(model: SpeechModel, parts_of: dict[str, str]) -> None:
+def test_valid_part_passes_check(model: SpeechModel, parts_of: dict[str, str]) -> None:
     assert check_method(model, named(**parts_of)) == []
 
 
@@ -190,7 +190,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("parts_of", "words"), FAULTS.values(), ids=FAULTS)
-def test_fault_of_part_is_named(model: SpeechModel, parts_of: dict[str, str], words: str) -> None:
+def test_faulty_part_is_named(model: SpeechModel, parts_of: dict[str, str], words: str) -> None:
     (fault,) = check_method(model, named(**parts_of))
     assert re.search(words, fault)
 
@@ -201,7 +201,7 @@ def test_own_objective_equals_engines(model: SpeechModel) -> None:
     torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
 
 
-def test_notebook_hands_over_function(model: SpeechModel) -> None:
+def test_function_can_be_objective(model: SpeechModel) -> None:
     def loss(candidates: ScoredCandidates) -> torch.Tensor:
         return candidates.entropies.sum((1, 2)) / candidates.mask.sum((1, 2))
 
@@ -211,7 +211,7 @@ def test_notebook_hands_over_function(model: SpeechModel) -> None:
     torch.testing.assert_close(*made, rtol=1e-9, atol=1e-9)
 
 
-def test_unselected_parameters_stay(model: SpeechModel) -> None:
+def test_selected_parameters_adapt(model: SpeechModel) -> None:
     batch = prepare_batch(model, sounds([1.0]), ["en"], ["a"])
     chosen = named(parameters="biases")
     _, after = run(model, chosen, Options(2, 3, 1e-2), batch)
@@ -221,7 +221,7 @@ def test_unselected_parameters_stay(model: SpeechModel) -> None:
     assert (after - source_parameters(model.weights, 1, chosen.parameters)).abs().amin() > 0
 
 
-def test_missing_module_is_refused_before_run() -> None:
+def test_missing_module_is_refused() -> None:
     suite = 'name = "s"\nmethods = [{ name = "mine", objective = "no_such.module:LOSS" }]\nmodel = { name = "demo" }\n'
     suite += '[[domains]]\nname = "d"\ngroup = "g"\ncorpus = { name = "synthetic", utterances = 1 }\n'
     with pytest.raises(UsageError, match=r"there is no module 'no_such' for 'no_such\.module:LOSS'.*PYTHONPATH"):
@@ -248,7 +248,7 @@ def test_source_is_part_of_identity(site: Path, model: SpeechModel) -> None:
         plugins.check_sources({path: plugins.fingerprint(path)["source"] for path in chosen.plugins.values()})
 
 
-def test_installed_package_brings_methods(site: Path, model: SpeechModel) -> None:
+def test_installed_package_adds_methods(site: Path, model: SpeechModel) -> None:
     about = site / "their_methods-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-methods\nVersion: 1.0\n")
@@ -269,7 +269,7 @@ def test_installed_package_brings_methods(site: Path, model: SpeechModel) -> Non
         method("calmer")
 
 
-def test_lack_of_memory_halves_batch(model: SpeechModel, site: Path) -> None:
+def test_low_memory_halves_batch(model: SpeechModel, site: Path) -> None:
     (site / "their_memory.py").write_text(
         "def loss(candidates):\n    if len(candidates.ids) > 1:\n        raise MemoryError\n"
         "    return candidates.entropies.sum((1, 2))\n"
@@ -279,7 +279,7 @@ def test_lack_of_memory_halves_batch(model: SpeechModel, site: Path) -> None:
     assert adapter.batch_size == 1
 
 
-def test_failure_raises_with_its_cause(model: SpeechModel) -> None:
+def test_failure_keeps_its_cause(model: SpeechModel) -> None:
     with pytest.raises(PluginError) as failure:
         Adapter(model, named(objective="failing")).transcribe(sounds([0.5]))
     assert isinstance(failure.value.__cause__, ValueError)
@@ -298,7 +298,7 @@ def test_doctor_names_faulty_part(
     assert "it mixes utterances" in found["found"]
 
 
-def test_exception_costs_own_cells(
+def test_exception_fails_own_cells_only(
     site: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
 ) -> None:
     (site / "their_edited.py").write_text("from their_parts import plain\n")
@@ -307,7 +307,7 @@ def test_exception_costs_own_cells(
         'methods = ["source", { name = "sound", objective = "their_edited:plain" }, '
         '{ name = "broken", objective = "their_parts:failing" }, { name = "whole", adapter = "their_parts:Own" }]'
     )
-    text = path.read_text().replace("isolation", "workers = 1, isolation")  # each takes seconds to start
+    text = path.read_text().replace("isolation", "workers = 1, isolation")  # each worker takes seconds to start
     path.write_text(text.replace("methods = ['source']", composed))
     done = emtta("run", path, "--store", store, "--isolation", "process")
     assert done.code == 3, done.err
@@ -323,7 +323,7 @@ def test_exception_costs_own_cells(
     (log,) = Path(store, "logs").rglob("method=broken/**/*.log")
     assert 'their_parts.py", line' in log.read_text()
 
-    (site / "their_edited.py").write_text("from their_parts import each as plain\n")  # other source, other cells
+    (site / "their_edited.py").write_text("from their_parts import each as plain\n")  # changed source, so new cells
     (run_id,) = opened.runs()
     refused = emtta("rerun", run_id, "--store", store)
     assert refused.code == 2

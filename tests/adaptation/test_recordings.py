@@ -1,4 +1,4 @@
-"""What an adapter takes as speech, and how it refuses the rest: at once where it is of the wrong kind."""
+"""The recordings that an adapter accepts, and its errors for anything else."""
 
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_refusal_says_what_is_wanted(model: SpeechModel, name: str) -> None:
+def test_wrong_type_names_expected(model: SpeechModel, name: str) -> None:
     given, message = WRONG[name]
     for call in (Adapter(model, "source").transcribe, lambda it: list(Adapter(model, "source").batches(it))):
         with pytest.raises(TypeError, match=message):
@@ -120,7 +120,7 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_unusable_speech_is_own_error(
+def test_unusable_recording_fails_alone(
     model: SpeechModel, waveform: NDArray[np.float32], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given, message = UNUSABLE[name]
@@ -149,7 +149,7 @@ def test_languages_and_ids_match_count(
         Adapter(model, "source").transcribe([waveform, waveform], **given)
 
 
-def test_model_must_come_from_load_model() -> None:
+def test_model_comes_from_load_model() -> None:
     with pytest.raises(TypeError, match=r"model is 'demo'; pass what load_model returns"):
         Adapter("demo")  # type: ignore[arg-type]
 

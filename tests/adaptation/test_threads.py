@@ -1,4 +1,4 @@
-"""The engine takes as many threads as the model is worth and the machine has free, for its own call alone."""
+"""The engine uses as many threads as suit the model and the free cores, only during its own call."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def model_of(width: int, device: str = "cpu") -> SpeechModel:
 
 @pytest.fixture(autouse=True)
 def usual() -> Iterator[int]:
-    """A process whose user has set eight threads."""
+    """Set eight threads for the process, as a user might."""
     before = torch.get_num_threads()
     torch.set_num_threads(8)
     yield 8
@@ -35,7 +35,7 @@ def usual() -> Iterator[int]:
 
 
 def free(monkeypatch: pytest.MonkeyPatch, policy: str, count: float) -> None:
-    """Have OpenMP's policy be this, and so many cores be free."""
+    """Set OpenMP's wait policy and the number of free cores."""
     monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     monkeypatch.setattr(threads, "free_cores", lambda _: count)
     monkeypatch.setattr(CoreTimes, "now", lambda: None)
@@ -63,7 +63,7 @@ def test_count_suits_model_and_free_cores(
     assert torch.get_num_threads() == 8
 
 
-def test_gpu_leaves_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_keeps_thread_count(monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, "", 1.0)
     with sized_threads(model_of(LARGE, "cuda")):
         assert torch.get_num_threads() == 8
@@ -120,7 +120,7 @@ def test_newly_busy_cores_are_logged(
     ] * warned
 
 
-def test_call_leaves_user_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_call_restores_thread_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     adapter = Adapter(load_model(make_checkpoint(tmp_path), device="cpu"), "source", batch_size=1)
     inside: list[int] = []
@@ -144,7 +144,7 @@ def test_busy_cores_exclude_this_process(monkeypatch: pytest.MonkeyPatch, tmp_pa
     stat.write_text("cpu 9 9 9 9 9 9 9 9\ncpu0 0 0 0 100 0 0 0 0\ncpu1 0 0 0 100 0 0 0 0\ncpu2 5 0 0 0 0 0 0 0\n")
     monkeypatch.setattr(cores.time, "process_time", lambda: 1.0)
     before = CoreTimes.now()
-    # A second later: cpu0 was busy all the time, half of it with this process; cpu1 was idle; cpu2 is not ours.
+    # One second later: cpu0 was always busy, half of it with this process; cpu1 was idle; cpu2 is not available to us.
     stat.write_text("cpu 9 9 9 9 9 9 9 9\ncpu0 60 40 0 100 0 0 0 0\ncpu1 0 0 0 150 50 0 0 0\ncpu2 99 0 0 0 0 0 0 0\n")
     monkeypatch.setattr(cores.time, "process_time", lambda: 1.5)
     after = CoreTimes.now()
@@ -154,7 +154,7 @@ def test_busy_cores_exclude_this_process(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert before.free_since(before) == 2.0, "no time has passed: nothing tells"
 
 
-def test_without_cpu_times_all_are_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cores_are_free_without_cpu_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cores, "TIMES", tmp_path / "none")
     assert free_cores(0.0) == cores.cores()
 

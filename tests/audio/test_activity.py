@@ -1,4 +1,4 @@
-"""A long waveform is cut where nobody speaks, and no sample of it is lost or doubled."""
+"""A long waveform is cut at pauses, and no sample is lost or duplicated."""
 
 import itertools
 
@@ -14,7 +14,7 @@ LONGEST = 4 * RATE
 
 
 def speech(*parts: tuple[float, float]) -> np.ndarray:
-    """Return tones of so many seconds, each with so many of silence behind it."""
+    """Return tones of the first durations, each followed by silence of the second, in seconds."""
     rng = np.random.default_rng(0)
     pieces = [np.concatenate([tone(said), np.zeros(round(silent * RATE), np.float32)]) for said, silent in parts]
     whole = np.concatenate(pieces)
@@ -41,7 +41,7 @@ def test_cuts_fall_in_longest_pause() -> None:
     waveform = speech((2.4, 0.3), (0.4, 0.8), (1.5, 0.6), (0.2, 0.6), (3.0, 0.0))
     cuts = [window.stop / RATE for window in windows_of(waveform, LONGEST)][:-1]
     assert len(cuts) == 2
-    assert 3.1 < cuts[0] < 3.9  # of the two pauses between 2 and 4 s the longer one
+    assert 3.1 < cuts[0] < 3.9  # the longer of the two pauses between 2 and 4 s
     assert 5.4 < cuts[1] < 6.8
     for cut in cuts:
         around = waveform[round((cut - 0.05) * RATE) : round((cut + 0.05) * RATE)]
@@ -50,7 +50,7 @@ def test_cuts_fall_in_longest_pause() -> None:
 
 def test_cuts_at_quietest_without_pause() -> None:
     waveform = tone(6.0)
-    waveform[3 * RATE : 3 * RATE + RATE // 4] *= 0.3  # 10 dB lower: no pause
+    waveform[3 * RATE : 3 * RATE + RATE // 4] *= 0.3  # 10 dB quieter, which is no pause
     first, _ = windows_of(waveform, LONGEST)
     assert first.stop / RATE == pytest.approx(3.125, abs=0.06)
 
@@ -60,5 +60,5 @@ def test_last_window_is_never_tiny() -> None:
     assert min(window.stop - window.start for window in windows_of(waveform, LONGEST)) >= 0.1 * LONGEST - 320
 
 
-def test_silent_recording_is_cut_too() -> None:
+def test_silent_recording_is_cut() -> None:
     assert len(windows_of(np.zeros(9 * RATE, np.float32), LONGEST)) == 3

@@ -1,4 +1,4 @@
-"""A corruption does as much as its row of the table declares, measured in what comes out."""
+"""Each corruption has the effect that its table row declares, measured in its output."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -39,12 +39,12 @@ def heard(name: str, severity: int, speech: Signal | Waveform, utterance: str = 
 
 
 def declared(name: str) -> Iterator[tuple[int, float]]:
-    """Each severity and its amount."""
+    """Yield each severity with its amount."""
     return zip(SEVERITIES, EFFECTS[name].amounts, strict=True)
 
 
 def passed(name: str, severity: int, middle: float, *hertz: float) -> list[float]:
-    """By how many dB white noise is louder at some frequencies than at one in the middle."""
+    """Return the levels of filtered white noise at some frequencies, in dB relative to `middle`."""
     size = 4_096
     frames = [
         signal.reshape(-1, size) * np.hanning(size)
@@ -57,7 +57,7 @@ def passed(name: str, severity: int, middle: float, *hertz: float) -> list[float
 
 
 def pitch_of(sound: Signal) -> float:
-    """Where the spectrum is highest, in semitones above 440 Hz."""
+    """Return the frequency of the spectrum's peak, in semitones above 440 Hz."""
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(sound.size), 1 << 19))
     return float(12 * np.log2(spectrum.argmax() * RATE / (1 << 19) / 440))
 
@@ -67,7 +67,7 @@ BEEPS = TONE[: 3 * RATE] * sum(np.exp(-((TIME[: 3 * RATE] - at) ** 2) / 0.0005) 
 
 
 def beeps_of(sound: Signal, expected: Signal) -> Signal:
-    """When each beep is heard, in seconds: the centre of what is within 0.1 s of where it is expected."""
+    """Return the time of each beep in seconds: the centre of the energy within 0.1 s of the expected time."""
     time = np.arange(sound.size) / RATE
     near = [np.where(np.abs(time - at) < 0.1, sound**2, 0) for at in expected]
     return np.array([(time * power).sum() / power.sum() for power in near])
@@ -89,8 +89,8 @@ def test_room_has_declared_decay() -> None:
             assert measure_rt60(response, RATE, decay_db=30) == pytest.approx(rt60, rel=0.05)
 
 
-def test_microphone_has_declared_distance() -> None:
-    """The air is 25 dB below the direct sound at 1 m, wherever the microphone is."""
+def test_far_field_has_declared_distance() -> None:
+    """The hall's noise is 25 dB below the direct sound at 1 m, at any distance of the microphone."""
     for severity, metres in declared("far-field"):
         sound = heard("far-field", severity, CLICK)
         direct = np.sum(sound[CLICK_AT - 12 : CLICK_AT + 12] ** 2)
@@ -99,7 +99,7 @@ def test_microphone_has_declared_distance() -> None:
 
 
 def test_distance_adds_reverb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "_NOISE_DB", 200.0)  # no air, in which the end of a reverberation would be lost
+    monkeypatch.setattr(rooms, "_NOISE_DB", 200.0)  # no noise, which would mask the end of the reverberation
     ratios = []
     for severity in SEVERITIES:
         response = heard("far-field", severity, CLICK)[CLICK_AT - 12 :]
@@ -135,7 +135,7 @@ def test_low_pass_keeps_declared_band() -> None:
 
 
 def test_g711_has_step_noise_and_flips() -> None:
-    """By the power of the errors: what each bit of each sample of a tone does, by G.711's table, times the share."""
+    """The expected error power is the share times the power of flipping each bit of a tone, by G.711's table."""
     tone = 10 ** (-25 / 20) * np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(200) / 8_000)
     code = np.arange(256) ^ 0xFF
     size = (((code & 15) << 3) + 132 << (code >> 4 & 7)) - 132
@@ -152,7 +152,7 @@ def test_g711_has_step_noise_and_flips() -> None:
         assert np.mean(errors**2) / per_bit == pytest.approx(share, rel=0.2)
 
 
-def test_gsm_codes_declared_times() -> None:
+def test_gsm_is_coded_declared_times() -> None:
     speech = SPEECH[:40_000] * 10 ** ((-25 - rms_dbfs(SPEECH[:40_000])) / 20)
     coded, passes = resample(speech.astype(np.float64), RATE, 8_000), []
     for _ in range(12):
@@ -169,7 +169,7 @@ def test_gsm_codes_declared_times() -> None:
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus"])
-def test_codec_writes_at_declared_rate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codec_has_declared_bit_rate(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
     write = effects._written
     monkeypatch.setattr(effects, "_written", lambda *a, **k: written.append(write(*a, **k)) or written[-1])
@@ -181,7 +181,7 @@ def test_codec_writes_at_declared_rate(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def pages(file: bytes) -> list[int]:
-    """How many bytes the pages of an Ogg file hold; the first two are headers."""
+    """Return the payload sizes of an Ogg file's pages in bytes; the first two are headers."""
     held, at = [], 0
     while at < len(file):
         lengths = file[at + 27 : at + 27 + file[at + 26]]
@@ -191,7 +191,7 @@ def pages(file: bytes) -> list[int]:
 
 
 def lost(severity: int, speech: Signal | Waveform, utterance: str) -> tuple[set[int], set[int]]:
-    """The packets of 20 ms in which there is sound, and those of them that are lost."""
+    """Return the packets of 20 ms with sound, and those of them that are lost."""
     sounding, silent = (
         {i for i in range(-(-signal.size // 320)) if bool(signal[i * 320 : (i + 1) * 320].any()) is sound}
         for signal, sound in ((speech, True), (heard("packet-loss", severity, speech, utterance), False))
@@ -199,14 +199,14 @@ def lost(severity: int, speech: Signal | Waveform, utterance: str) -> tuple[set[
     return sounding, sounding & silent
 
 
-def test_declared_packets_are_lost() -> None:
+def test_declared_share_of_packets_is_lost() -> None:
     for severity, share in declared("packet-loss"):
         sounding, gone = lost(severity, WHITE[:40_100], "a-1")
         assert len(gone) == pytest.approx(share * len(sounding), abs=0.5)
 
 
 @pytest.mark.parametrize("samples", [321, 640, 1_600, 3_199, 6_000])
-def test_short_speech_loses_some_not_all(samples: int) -> None:
+def test_short_speech_is_not_lost_whole(samples: int) -> None:
     for severity in SEVERITIES:
         sounding, gone = lost(severity, WHITE[:samples], "a-1")
         assert 1 <= len(gone) < len(sounding)

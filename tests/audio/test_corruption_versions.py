@@ -1,7 +1,7 @@
-"""A corruption is never changed under its version: each sounds as it did when its version was recorded.
+"""A corruption's version changes whenever its sound does: each sounds as it did when its version was recorded.
 
-Sounds are compared with a tolerance, for a processor or a library may round otherwise.
-`python tests/audio/test_corruption_versions.py` records the versions that are not recorded yet, and no other.
+Sounds are compared with a tolerance, because another processor or library may round differently.
+`python tests/audio/test_corruption_versions.py` records the versions that are not recorded yet, and no others.
 """
 
 import itertools
@@ -29,20 +29,20 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 RECORDED = Path(__file__).with_name("corruption_versions.json")
 
 EDGES = (50, 200, 400, 800, 1600, 2800, 3800, 5500, 8001)
-"""Hz, of the bands whose levels are compared."""
+"""Edges in Hz of the bands whose levels are compared."""
 
 FAINTEST = -75.0
-"""dB FS; a level below counts as this."""
+"""In dB FS; lower levels count as this."""
 
 VALUES = 16
-"""Samples that are compared, evenly spaced."""
+"""The number of samples that are compared, evenly spaced."""
 
 UTTERANCES = {"environment": "abcdfj", "music": "abep", "pitch": "ab"}
-"""Ids that draw each of what there is to choose from; for any other name one will do."""
+"""Utterance ids that together draw each of the possible choices; other corruptions need only one."""
 
 
 def voice(hertz: float, seed: int) -> Waveform:
-    """Something like speech, 1.6 s, from numpy alone: syllables of a gliding pitch, a hiss before some, and a pause."""
+    """Synthesise something like 1.6 s of speech with numpy only: syllables of gliding pitch, some hiss, and a pause."""
     rng = np.random.default_rng(seed)
     time = np.arange(int(1.6 * SAMPLE_RATE)) / SAMPLE_RATE
     phase = 2 * np.pi * np.cumsum(hertz * (1 + 0.2 * np.sin(5 * time))) / SAMPLE_RATE
@@ -66,7 +66,7 @@ def others(count: int) -> Sequence[Waveform]:
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a corruption: what is declared of it, and what it is applied to: by degree, itself and an id."""
+    """A version of a corruption: its declared values, and for each degree a corruption with an utterance id."""
 
     name: str
     version: int
@@ -76,7 +76,7 @@ class Version:
 
     @classmethod
     def of(cls, name: str, folder: Path) -> "Version":
-        """Return the version there is now."""
+        """Return the current version."""
         if name in CORRUPTIONS:
             effect = EFFECTS[name]
             degrees = {
@@ -97,12 +97,12 @@ class Version:
         return cls(name, CORRUPTION_VERSION, "", {}, degrees)
 
     def sounds(self) -> Iterator[tuple[str, Waveform]]:
-        """Yield each degree and what is heard at it."""
+        """Yield each degree with its sound."""
         for degree, (corruption, key) in self.degrees.items():
             yield degree, corruption.apply(SPEECH, key, others).waveform
 
     def record(self) -> dict[str, Any]:
-        """Return what is recorded of this."""
+        """Return the record of this version."""
         declared = {"version": self.version, "amounts": self.amounts, "libraries": self.libraries}
         return declared | {"sounds": {degree: print_of(sound) for degree, sound in self.sounds()}}
 
@@ -113,14 +113,14 @@ PLACES = {
     "noise": "CORRUPTION_VERSION in emtta_core/audio/corruption.py",
     "noise-file": "NOISE_FILE_VERSION in emtta_core/audio/noise_file.py",
 }
-"""Where a version is raised; that of any other name in its row of the table."""
+"""Where to raise a version; for other names, in their row of the table."""
 
 ADAPTIVE = {"gsm", "mp3", "opus", "speed", "pitch"}
-"""What decides by the sound: the last bit of a sample may tip a decision, and a frame is coded otherwise."""
+"""Effects whose decisions depend on the signal: a sample's last bit may change a decision, and so a frame's coding."""
 
 
 def print_of(sound: Waveform) -> dict[str, Any]:
-    """What is recorded of a sound: its length, its levels in dB FS by band, and some samples relative to its RMS."""
+    """Summarize a sound: its length, its levels by band in dB FS, and some samples relative to its RMS."""
     power = np.abs(np.fft.rfft(sound.astype(np.float64))) ** 2 * 2 / sound.size**2
     hertz = np.fft.rfftfreq(sound.size, 1 / SAMPLE_RATE)
     bands = [power[(low <= hertz) & (hertz < high)].sum() for low, high in itertools.pairwise(EDGES)]
@@ -134,7 +134,7 @@ def print_of(sound: Waveform) -> dict[str, Any]:
 
 
 def difference(was: dict[str, Any], now: dict[str, Any], decibels: float, share: float) -> str | None:
-    """Say in what a sound differs from the recorded one by more than rounding; None where it does not."""
+    """Describe a difference from the recorded sound that exceeds rounding; None if there is none."""
     if now["length"] != was["length"]:
         return f"it is {now['length']} samples long, and was {was['length']}"
     for low, high, level, before in zip(EDGES, EDGES[1:], numbers(now["levels"]), numbers(was["levels"]), strict=False):
@@ -170,7 +170,7 @@ def test_changed_sound_has_new_version(name: str, tmp_path: Path) -> None:
     assert list(was["sounds"]) == list(now.degrees)
     for degree, sound in now.sounds():
         found = difference(was["sounds"][degree], print_of(sound), *tolerance)
-        if found is not None and was["libraries"] != now.libraries:  # which are part of the identity too
+        if found is not None and was["libraries"] != now.libraries:  # the libraries are part of the identity too
             pytest.skip(f"{here} was recorded with {was['libraries']}, here are {now.libraries}; {how_to(name)}")
         assert found is None, f"{here} is not what it was at {degree}: {found}; {how_to(name)}"
 
@@ -192,7 +192,7 @@ def test_every_environment_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 def main() -> None:
-    """Record each version that is not recorded, or with other releases of its libraries; never one over itself."""
+    """Record versions that are new, or whose libraries have other releases; otherwise keep what is recorded."""
     known = recorded() if RECORDED.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name in NAMES:

@@ -1,4 +1,4 @@
-"""A corruption is data: the same settings, utterance and speech give the same samples, in any order."""
+"""Noise is reproducible: the same settings, utterance and speech give the same samples, in any order."""
 
 import json
 import subprocess
@@ -50,7 +50,7 @@ for kind in ("typing", "copy-machine"):
 """
 
 
-def test_another_process_draws_same_noise() -> None:
+def test_other_process_makes_same_noise() -> None:
     runs = {
         subprocess.run(
             [sys.executable, "-c", PROGRAM],
@@ -77,7 +77,7 @@ def test_output_is_storable_and_described(kind: str, snr_db: float) -> None:
     assert rms_dbfs(speech) - rms_dbfs(corrupted.waveform - speech) == pytest.approx(snr_db, abs=1e-2)
 
 
-def test_any_ratio_uses_same_noise() -> None:
+def test_noise_is_same_at_any_ratio() -> None:
     faint, loud = (Noise(kind="typing", snr_db=snr).apply(SPEECH, "a-1", nobody) for snr in (20.0, 0.0))
     speech = SPEECH * 10 ** ((-25 - rms_dbfs(SPEECH)) / 20)
     likeness = np.corrcoef(faint.waveform - speech * faint.gain, loud.waveform - speech * loud.gain)[0, 1]

@@ -1,4 +1,4 @@
-"""A recogniser finds the corruptions the harder, the higher their severity."""
+"""A corruption raises the recogniser's WER more, the higher its severity."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from emtta_core.scoring import word_errors
 from emtta_core.suite import load_suite
 
 HOPELESS = 70.0
-"""A WER, %, beyond which it says little: the demo model has never heard speech at 8 kHz."""
+"""A WER in % above which comparisons say little; the demo model was never trained on speech at 8 kHz."""
 
 
 @pytest.mark.slow
 def test_source_wer_grows_with_severity() -> None:
-    """Over all corruptions strictly; of each, the harshest is worse than the mildest, where there is room for worse."""
+    """The mean WER rises with each severity; each corruption is worse at 5 than at 1, unless 1 is already hopeless."""
     spoken = [(one.id, one.text, one.read()) for one in load_suite("robustness").domains[0].corpus.read_all()]
     adapter, voices = Adapter(load_model("demo"), method="source"), voices_for_noise(8, 0)
     rates = np.zeros((len(CORRUPTIONS), 5))

@@ -1,4 +1,4 @@
-"""Any audio file is read as 16 kHz mono, what cannot be is refused by name, and FLAC gives back what it was given."""
+"""Any audio file is read as 16 kHz mono, errors name the file, and FLAC preserves the samples."""
 
 import io
 import os
@@ -95,7 +95,7 @@ def whole(container: str) -> bytes:
     ],
     ids=["empty", "transcript", "cut flac", "cut wav", "wav header", "cut mp3", "riff alone", "flac alone"],
 )
-def test_broken_one_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+def test_broken_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "broken.flac"
     path.write_bytes(content)
     with pytest.raises(AudioError, match=message) as refusal:
@@ -115,7 +115,7 @@ def test_empty_and_nan_audio_are_refused(tmp_path: Path) -> None:
         read_audio(nan)
 
 
-def test_unopenable_one_shows_os_error(tmp_path: Path) -> None:
+def test_unopenable_file_shows_os_error(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"gone\.wav: cannot be read: No such file"):
         read_audio(tmp_path / "gone.wav")
     with pytest.raises(AudioError, match=r"cannot be read: it is a folder, not a plain file"):

@@ -1,4 +1,4 @@
-"""A corruption by name and severity does what it says: the same each time, harder from 1 to 5, and never to ruin."""
+"""A corruption is reproducible, worse at each severity from 1 to 5, and never destroys the speech completely."""
 
 import inspect
 import itertools
@@ -52,7 +52,7 @@ def test_output_is_bounded_and_audible(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_damage_grows_with_severity(name: str) -> None:
-    """In the mean: in one room a place further away may be the better one."""
+    """Holds on average: in some rooms, a greater distance happens to sound better."""
     draws = range(4 if name in {"reverberation", "far-field"} else 2)
     damage = []
     for severity in range(6):
@@ -70,11 +70,11 @@ def test_same_seed_gives_same_bits(name: str) -> None:
 
 
 SETTLED = {"telephone", "gsm", "mp3", "opus", "clipping", "low-pass", "gain", "speed"}
-"""What chance has no part in."""
+"""Effects without randomness."""
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_only_draws_depend_on_seed(name: str) -> None:
+def test_only_random_effects_use_seed(name: str) -> None:
     speech = SPEECH[:16_000]
 
     def made(utterance: str, seed: int = 0) -> bytes:
@@ -90,7 +90,7 @@ CLICK = (np.arange(32_000) == 1_000).astype(np.float32)
 
 
 def drawn(name: str, severity: int, utterance: str) -> NDArray[np.float64]:
-    """What is drawn, as it is heard: what is added, the early reflections of a room, the air of a hall."""
+    """Return the sound of what was drawn: the added noise, a room's early reflections, or a hall's background noise."""
     speech = CLICK if name in {"reverberation", "far-field"} else UTTERANCES["a-1"]
     made = Graded(name=name, severity=severity).apply(speech, utterance, others)
     if name == "reverberation":
@@ -125,7 +125,7 @@ def test_flipped_bits_nest_by_severity() -> None:
 
 
 def digests(backwards: bool) -> dict[str, str]:
-    """Of what each corruption makes of one sound; with all that it needs, so that another process can be given it."""
+    """Digest each corruption's output for one sound; self-contained, so that another process can run it."""
     import hashlib
 
     import numpy as np
@@ -143,7 +143,7 @@ def digests(backwards: bool) -> dict[str, str]:
     return {name: hashlib.sha256(made[name].tobytes()).hexdigest() for name in sorted(made)}
 
 
-def test_process_and_order_do_not_matter() -> None:
+def test_process_and_order_change_nothing() -> None:
     program = f"import json\n{inspect.getsource(digests)}\nprint(json.dumps(digests(True)))"
     other = subprocess.run(
         [sys.executable, "-c", program],

@@ -1,4 +1,4 @@
-"""Noise is mixed into speech at the ratio that was asked for, and nothing is clipped."""
+"""Noise is mixed into speech at exactly the requested SNR, without clipping."""
 
 import math
 
@@ -19,7 +19,7 @@ WHITE = RNG.standard_normal(24_000).astype(np.float32)
 
 
 def snr_db(speech: NDArray[np.float32], mixture: NDArray[np.float32]) -> float:
-    """The ratio as anyone would measure it: the speech against what the mixture has beside it."""
+    """Return the ratio of the speech to the rest of the mixture."""
     return rms_dbfs(speech) - rms_dbfs(mixture.astype(np.float64) - speech)
 
 
@@ -54,7 +54,7 @@ def test_ratio_holds_at_any_length(
 
 
 def test_10_db_is_10_db_not_5() -> None:
-    """A mixer that is copied about takes the square root of the noise's factor, and makes 5 dB of 10."""
+    """A widely copied mixer takes the square root of the noise's factor, and so makes 5 dB of 10 dB."""
     mixture = mix(TONE, WHITE, 10)
     assert rms_dbfs(mixture.speech) == pytest.approx(-25, abs=1e-4)
     assert rms_dbfs(mixture.noise) == pytest.approx(-35, abs=1e-4)
@@ -92,7 +92,7 @@ def test_noise_loops_from_offset() -> None:
     assert np.array_equal(mix(TONE, noise, 3, offset=1_400).waveform, mixture.waveform)
 
 
-def test_level_is_of_used_noise_segment() -> None:
+def test_level_is_of_used_segment() -> None:
     noise = np.concatenate([0.001 * WHITE[:16_000], WHITE[:16_000]])
     quiet, loud = mix(TONE, noise, 10), mix(TONE, noise, 10, offset=16_000)
     np.testing.assert_allclose(quiet.noise, loud.noise, rtol=1e-4)

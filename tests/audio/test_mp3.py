@@ -1,4 +1,4 @@
-"""An MP3 that does not say how long it is, as ffmpeg writes it into a pipe, is read whole; cut or damaged, refused."""
+"""An MP3 whose header lacks its length, as ffmpeg writes to a pipe, is read whole, and refused if truncated."""
 
 import io
 from pathlib import Path
@@ -16,12 +16,11 @@ from emtta_core.errors import AudioError
 ID3 = b"ID3\x04\x00\x00\x00\x00\x08\x00" + bytes(1024)
 SECONDS = 4.0
 LAME_DELAY = 576
-"""Samples that the encoder puts before the sound."""
+"""Samples that the encoder adds before the sound."""
 
 
 def told(rate: int = 32_000, channels: int = 1, mode: str = "CONSTANT") -> bytes:
-    """Return an MP3 file that says how long it is: a second of tone, then more and more noise,
-    which needs more bits."""
+    """Return an MP3 with its length in the header: 1 s of tone, then increasing noise, which needs more bits."""
     rng, time = np.random.default_rng(0), np.arange(round(SECONDS * rate)) / rate
     sound = np.where(time < 1, 0.3 * np.sin(2 * np.pi * 220 * time), 0.04 * time * rng.standard_normal(time.size))
     file = io.BytesIO()
@@ -38,7 +37,7 @@ def told(rate: int = 32_000, channels: int = 1, mode: str = "CONSTANT") -> bytes
 
 
 def untold(rate: int = 32_000, channels: int = 1, mode: str = "CONSTANT") -> bytes:
-    """Return the same as ffmpeg writes it into a pipe."""
+    """Return the same sound as ffmpeg writes it to a pipe."""
     return piped(told(rate, channels, mode))
 
 
@@ -54,7 +53,7 @@ UNTOLD = untold()
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("rate", [8_000, 22_050, 32_000, 48_000])
-def test_read_from_first_to_last_sound(rate: int, channels: int, mode: str, tag: bytes) -> None:
+def test_whole_sound_is_read(rate: int, channels: int, mode: str, tag: bytes) -> None:
     waveform = read_audio(tag + untold(rate, channels, mode))
     whole = read_audio(told(rate, channels, mode))
     first = round(LAME_DELAY / rate * 16_000)
@@ -63,7 +62,7 @@ def test_read_from_first_to_last_sound(rate: int, channels: int, mode: str, tag:
 
 
 @pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
-def test_length_is_that_of_decoded_sound(tmp_path: Path, mode: str) -> None:
+def test_length_matches_decoded_sound(tmp_path: Path, mode: str) -> None:
     data = ID3 + untold(mode=mode)
     (tmp_path / "clip.mp3").write_bytes(data)
     assert length_in_seconds(data) == pytest.approx(read_audio(data).size / 16_000, abs=1e-3)
@@ -94,11 +93,11 @@ def test_foreign_bytes_are_refused(mode: str) -> None:
         read_audio(bytes(data), name="clip 7")
 
 
-def test_starting_mid_frame_is_refused() -> None:
+def test_start_mid_frame_is_refused() -> None:
     with pytest.raises(AudioError, match=r"is damaged: at byte 0 of \d+|is not audio that can be read"):
         read_audio(UNTOLD[145:])
 
 
-def test_declared_length_is_kept_exactly() -> None:
+def test_declared_length_is_exact() -> None:
     assert read_audio(ID3 + told()).size == SECONDS * 16_000
     assert length_in_seconds(told()) == SECONDS

@@ -1,4 +1,4 @@
-"""Each of the ten noises sounds like what it is called, is made fast, and is the same for the same seed."""
+"""Each of the ten noises has the character that its name says, and is the same for the same seed."""
 
 import numpy as np
 import pytest
@@ -18,21 +18,21 @@ def noise(kind: str, seconds: float = 5.0, seed: int = 0) -> Waveform:
 
 
 def share(waveform: Waveform, low: float, high: float) -> float:
-    """The part of the energy that lies between two frequencies in Hz."""
+    """Return the share of the energy between two frequencies in Hz."""
     power = np.abs(np.fft.rfft(waveform)) ** 2
     frequencies = np.fft.rfftfreq(waveform.size, 1 / SAMPLE_RATE)
     return float(power[(frequencies >= low) & (frequencies < high)].sum() / power.sum())
 
 
 def levels(waveform: Waveform, seconds: float = 0.02) -> NDArray[np.float64]:
-    """The RMS level of each short frame, in dB relative to the whole."""
+    """Return the RMS level of each short frame, in dB relative to the whole."""
     size = int(seconds * SAMPLE_RATE)
     frames = waveform[: waveform.size // size * size].reshape(-1, size).astype(np.float64)
     return 10 * np.log10(np.maximum(np.mean(frames**2, axis=1) / np.mean(frames**2), 1e-10))
 
 
 def onsets(waveform: Waveform, rise: float = 9.0) -> int:
-    """How often the level jumps by `rise` dB from one frame to the next, at most once in 60 ms."""
+    """Count how often the level jumps by `rise` dB from one frame to the next, at most once in 60 ms."""
     level = levels(waveform)
     jumps = np.flatnonzero(np.diff(level) > rise)
     return int(np.sum(np.diff(jumps, prepend=-10) > 3))
@@ -60,8 +60,8 @@ def test_any_length_is_exact(kind: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("kind", NOISES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_never_silent_nor_one_burst(kind: str, seed: int) -> None:
-    """Every tenth of a second holds something, and every stretch of 3 s more than the room's tone."""
+def test_noise_is_continuous(kind: str, seed: int) -> None:
+    """Every tenth of a second contains sound, and every 3 s more than the background."""
     waveform = noise(kind, 6.0, seed)
     assert levels(waveform, 0.1).min() > -60
     assert levels(waveform, 3.0).min() > -6
@@ -113,7 +113,7 @@ def test_airport_hall_never_falls_quiet(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_airport_begins_with_chime(seed: int) -> None:
-    """For half a second one line holds nearly all between 400 and 900 Hz; without the chime, 0.73 at most."""
+    """In some half second, one line has nearly all the energy from 400 to 900 Hz; without the chime, at most 0.73."""
     frames = np.lib.stride_tricks.sliding_window_view(noise("airport-announcements", 8.0, seed), 8_000)[::800]
     spectra = np.abs(np.fft.rfft(frames * np.hanning(8_000), axis=1))[:, 200:450] ** 2
     lines = [

@@ -1,4 +1,4 @@
-"""Recordings of noise: from a folder, at the ratio asked for, over what it is asked for, and by which convention."""
+"""Recorded noise: where it comes from, its SNR, the part of the speech that the SNR is over, and the SNR convention."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ corruption = {{ name = "noise-file", path = "snsd", {} }}
 
 @pytest.fixture
 def snsd(tmp_path: Path) -> Path:
-    """A folder like a clone of MS-SNSD, with noise at 8 kHz in two channels among it."""
+    """A folder like a clone of MS-SNSD, plus noise at 8 kHz with two channels."""
     for place, name in enumerate(MS_SNSD.values()):
         folder = tmp_path / "snsd" / ("noise_train" if place % 2 else "noise_test")
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def nobody(count: int) -> list[Waveform]:
 
 
 def measured(waveform: Waveform, gain: float, *, over_speech: bool = False) -> float:
-    """The ratio of the speech to all else, as anyone would measure it who has the clean speech."""
+    """Return the ratio of the speech to everything else, computed from the clean speech."""
     speech = SPEECH.astype(np.float64) * gain * 10 ** ((-25 - rms_dbfs(SPEECH)) / 20)
     mask = speech_mask(SPEECH.astype(np.float64)) if over_speech else np.ones(SPEECH.size, bool)
     return rms_dbfs(speech[mask]) - rms_dbfs((waveform - speech)[mask])
@@ -69,7 +69,7 @@ def test_measured_ratio_is_requested(snsd: Path, kind: str, offset: str) -> None
     assert made.snr_db == 10
 
 
-def test_ratio_holds_where_speech_is(snsd: Path) -> None:
+def test_ratio_can_be_over_speech_only(snsd: Path) -> None:
     for corruption in (
         NoiseFile(path=str(snsd), kind="babble", snr_db=10, snr_over="speech"),
         Noise(kind="vacuum-cleaner", snr_db=10, snr_over="speech"),
@@ -105,7 +105,7 @@ def test_prepared_audio_has_true_ratio(snsd: Path, tmp_path: Path) -> None:
     assert row.snr_db == 5
 
 
-def test_offset_is_zero_or_by_utterance(snsd: Path) -> None:
+def test_offset_is_zero_or_per_utterance(snsd: Path) -> None:
     def noise(utterance: str, offset: str) -> Waveform:
         made = NoiseFile(path=str(snsd), kind="air-conditioner", offset=offset, snr_db=0).apply(
             SPEECH, utterance, nobody
@@ -214,7 +214,7 @@ def test_bad_setting_lists_allowed(settings: str, words: list[str]) -> None:
 
 
 def test_demo_audio_identity_is_pinned() -> None:
-    """Prepared audio is found again; whoever changes how it is made raises a version, and these digests."""
+    """If the audio changes, raise a version and update these digests; otherwise prepared audio would not be reused."""
     suite = load_suite("demo")
     ids = {name: corpus_id(suite.domain(name), suite.limit) for name in ("GS", "BA", "VC", "New-York", "German")}
     assert ids == {

@@ -1,4 +1,4 @@
-"""A recording is read to its end or refused: nothing of it is left behind the last frame without a word."""
+"""A recording is read completely or refused: data after the last frame is never dropped silently."""
 
 import io
 import struct

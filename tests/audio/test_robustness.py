@@ -1,4 +1,4 @@
-"""What a corruption costs is told against the same speech without it, and against what it costs the unadapted model."""
+"""A corruption's cost is reported relative to the same speech without it, and to its cost for the source model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_degradation_is_against_clean(store: Store) -> None:
+def test_degradation_is_relative_to_clean(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     assert ("clean", "source") not in rows
     source, adapted = rows["rain", "source"], rows["rain", "em-tok-b"]
@@ -51,14 +51,14 @@ def test_degradation_is_against_clean(store: Store) -> None:
     assert Catalogue(store).report("robustness", method="em-tok-b").records[0]["nwerd"] == 0.5
 
 
-def test_missing_clean_hides_domain(store: Store) -> None:
+def test_degradation_needs_clean_domain(store: Store) -> None:
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}
     found = rows["wales", "source"]
     assert (found["clean"], found["werd"], found["nwerd"]) == (None, None, None)
     assert found["reason_hidden"] == "the run has no domain of the same utterances without a corruption"
 
 
-def test_incomplete_partner_is_withheld(store: Store) -> None:
+def test_incomplete_clean_hides_degradation(store: Store) -> None:
     plan = store.plan("run")
     store.write_plan("run", [replace(row, utterances=3) if row.domain == "clean" else row for row in plan])
     rows = {(row["domain"], row["method"]): row for row in Catalogue(store).report("robustness").records}

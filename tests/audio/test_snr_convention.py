@@ -1,4 +1,4 @@
-"""`--snr-convention` is the field of the suite, for each command that takes a suite."""
+"""`--snr-convention` equals the suite's field, in each command that reads a suite."""
 
 import re
 from pathlib import Path
@@ -15,12 +15,12 @@ GIVEN = ("--snr-convention", "msnsd-old")
 
 @pytest.fixture
 def suites(suite_file: SuiteFile, speech: Speech) -> tuple[Path, Path]:
-    """A suite whose ratios are exact, and the same one by the old convention."""
+    """A suite with exact ratios, and the same suite with the old convention."""
     return suite_file(NOISY), suite_file(OLD, name="old.toml")
 
 
 def ratios(store: Path) -> set[float | None]:
-    """Return the ratios of the audio that is prepared in a store."""
+    """Return the ratios of a store's prepared audio."""
     opened = Store.open(str(store))
     names = {entry.name.split("/")[1] for entry in opened.backend.list("prepared")}
     corpora = [corpus for name in sorted(names) if (corpus := opened.prepared(name)) is not None]

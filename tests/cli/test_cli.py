@@ -1,4 +1,4 @@
-"""The command starts fast, helps with examples, and refuses in words."""
+"""The command starts fast, shows help with examples, and reports errors in plain words."""
 
 import io
 import json
@@ -28,7 +28,7 @@ ENTRY = "from flows.cli.main import main; main()"
 
 
 def light(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """Run the command in a process of its own; also return which heavy modules it imported."""
+    """Run the command in a new process; also return which heavy modules it imported."""
     script = f"import atexit, sys; atexit.register(lambda: print('\\n', *sys.modules, file=sys.stderr)); {ENTRY}"
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120)
     return done, {"torch", "prefect", "transformers", "duckdb", "datasets"} & set(done.stderr.split())
@@ -231,7 +231,7 @@ def test_progress_shows_cells_and_eta() -> None:
     progress.update(UtterancesDone("source", 10, errors=1, word_errors=20, words=80, seconds=5.0))
     progress.update(CellFinished("BA/source", 10, 1, 25.0, 5.0))
     progress.update(CellFinished("BA/em-tok", 0, 0, None, 1.0, error="out of memory"))
-    assert progress.seconds_left == 15.0  # ten of source at half a second, twenty of em-tok at the slowest pace
+    assert progress.seconds_left == 15.0  # 10 utterances of source at 0.5 s each, 20 of em-tok at the slowest pace
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(picture(progress))
     shown = console.export_text()

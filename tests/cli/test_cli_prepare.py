@@ -1,4 +1,4 @@
-"""`emtta prepare` and `emtta doctor`: what a suite needs is shown before anything runs, and fetched and prepared."""
+"""`emtta prepare` and `emtta doctor` show what a suite needs before anything runs; `prepare` then fetches it."""
 
 import re
 import shutil
@@ -29,7 +29,7 @@ NOISE = 'corruption = {{ name = "noise-file", kind = "{}", snr_db = 10 }}\n'
 
 
 def paper_like() -> str:
-    """Return 23 domains like the paper's: nine recordings and Gaussian noise, six accents, seven languages."""
+    """Return 23 domains like the paper's: nine recorded noises and Gaussian noise, six accents, seven languages."""
     text = '[groups.noise]\ncorpus = { name = "librispeech" }\n'
     for kind in ("gaussian", *MS_SNSD):
         text += DOMAIN.format(kind, "noise") + NOISE.format(kind)
@@ -42,7 +42,7 @@ def paper_like() -> str:
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """A folder with miniatures of all that the paper takes, each as it is published."""
+    """Miniatures of all of the paper's data sets, laid out as published."""
     root = tmp_path / "data"
     librispeech_folder(root)
     l2arctic_folder(root, [speaker for speakers in SPEAKERS.values() for speaker in speakers], sentences=1)
@@ -82,7 +82,7 @@ def test_fetches_are_announced(tmp_path: Path, hub: Hub, suite_file: SuiteFile, 
     librispeech_hub(hub, declared={"all/test.other-00000-of-00002.parquet": 300 * 10**6})
     suite, store = suite_file(paper_like()), tmp_path / "store"
     shown = emtta("prepare", suite, "--store", store, "--dry-run", "--only", "group=noise", "--only", "domain=hindi")
-    assert shown.code == 2  # no domain is both
+    assert shown.code == 2  # no domain matches both
     shown = emtta("prepare", suite, "--store", store, "--dry-run")
     assert (shown.code, store.exists()) == (3, False), shown.err
     line = next(line for line in shown.out.splitlines() if "LibriSpeech" in line)
@@ -128,7 +128,7 @@ def test_manual_download_size_is_cited(tmp_path: Path, hub: Hub, suite_file: Sui
     assert "AMI ihm test meeting missing CC BY 4.0" in rows
 
 
-def test_failed_domain_harms_no_other(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
+def test_failed_domain_is_isolated(tmp_path: Path, hub: Hub, suite_file: SuiteFile, emtta: Command) -> None:
     librispeech_hub(hub)
     text = DOMAIN.format("long", "a") + 'corpus = { name = "librispeech", max_seconds = 0.55 }\n'
     text += DOMAIN.format("short", "a") + 'corpus = { name = "librispeech", max_seconds = 0.1 }\n'
@@ -159,7 +159,7 @@ def test_unusable_utterances_are_counted(tmp_path: Path, suite_file: SuiteFile, 
         assert re.search(told + made, done.err)
 
 
-def test_unusable_domain_is_missing(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
+def test_unusable_domain_exits_3(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:
     speech = Speech(tmp_path / "speech")
     for name in ("one", "two"):
         speech.add(name, None, "lost")

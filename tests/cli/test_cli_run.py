@@ -1,4 +1,4 @@
-"""`emtta run` evaluates, resumes, does nothing where nothing is missing, and its exit code says how it went."""
+"""`emtta run` evaluates, resumes, does nothing if nothing is missing, and its exit code shows the outcome."""
 
 import importlib
 import logging
@@ -25,17 +25,17 @@ from emtta_core.suite.file import suite_names
 UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'speech", language = "pl')
 
 
-def test_end_suggests_next_commands(
+def test_finished_run_suggests_report(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
-    importlib.import_module("prefect.main")  # puts handlers of its own there, once a process
+    importlib.import_module("prefect.main")  # Prefect adds its own log handlers once per process
     store, handlers = tmp_path / "my store", list(logging.getLogger().handlers)
     first = emtta("run", suite_file(), "--store", store)
     (run_id,) = Store.open(store).runs()
     assert first.code == 0, first.err
     assert f"run {run_id}: 2 cells to do, 6 utterances" in first.err
     assert "[  1/2] clean/" in first.err
-    assert re.search(r"\[  [12]/2\] clean/em-tok-b: WER ", first.err), first.err  # either cell may end first
+    assert re.search(r"\[  [12]/2\] clean/em-tok-b: WER ", first.err), first.err  # either cell may finish first
     assert "em-tok-b" in first.out
     (command,) = re.findall("^next: emtta (.*)$", first.err, re.MULTILINE)
     assert "em-tok-b" in emtta(*shlex.split(command)).out
@@ -71,7 +71,7 @@ def test_cut_hypotheses_are_counted(
     assert ": 3; list them with: emtta report flags" in line
 
 
-def test_failures_name_finishing_command(
+def test_failure_suggests_rerun(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN + UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
@@ -116,7 +116,7 @@ def test_vanished_model_is_named(
     assert reason in emtta("report", "failures", "--store", store, "--format", "json").out
 
 
-def test_finishing_command_keeps_limit(
+def test_suggested_rerun_keeps_limit(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(UNKNOWN_LANGUAGE, ("source",)), tmp_path / "store"
@@ -220,7 +220,7 @@ def test_complete_run_starts_nothing(
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     assert emtta("run", path, "--store", store).code == 0
     shutil.rmtree(store / "logs")
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):  # nobody listens there
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):  # nothing listens there
         outcome = emtta("run", path, "--store", store)
     assert outcome.code == 0, outcome.err
     assert "nothing to do" in outcome.err

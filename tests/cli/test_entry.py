@@ -1,4 +1,4 @@
-"""The command finds emtta's own packages and SQL, whatever else is called `flows`, `tasks` or `sql`."""
+"""The command finds emtta's own packages and SQL, even if others are also called `flows`, `tasks` or `sql`."""
 
 import base64
 import hashlib
@@ -27,13 +27,13 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A user's project, whose files are named like emtta's packages."""
+    """A user's project whose files have the names of emtta's packages."""
     names = ("tasks.py", "flows/__init__.py", "flows/nightly.py", "sql/__init__.py")
     return write(tmp_path / "project", dict.fromkeys(names, THEIRS))
 
 
 def python(project: Path, *words: str, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    """Run Python in a project's folder, or another; the project is on PYTHONPATH too."""
+    """Run Python in the project's folder, or another one; the project is on PYTHONPATH too."""
     path = os.pathsep.join([str(project), str(entry.ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PREFECT_HOME": str(project / "prefect")}
     return subprocess.run(
@@ -42,7 +42,7 @@ def python(project: Path, *words: str, folder: Path | None = None) -> "subproces
 
 
 SETTLE = "from emtta_core.entry import settle_process; settle_process()"
-"""What a process of emtta's own begins with: the temporary server, and Ray's workers."""
+"""The first statements of emtta's own processes: the temporary server, and Ray's workers."""
 
 
 WAYS = {
@@ -65,7 +65,7 @@ def test_user_namesakes_are_not_imported(project: Path, way: str) -> None:
     assert shown in done.stdout
 
 
-def test_prefect_yaml_flow_is_own(project: Path) -> None:
+def test_prefect_yaml_loads_own_flow(project: Path) -> None:
     load = "from prefect.flows import load_flow_from_entrypoint as f; print(f('flows/nightly.py:nightly', False).name)"
     done = python(project, "-c", load, folder=entry.ROOT)
     assert (done.returncode, done.stdout) == (0, "nightly\n"), done.stderr
@@ -97,7 +97,7 @@ INSTALLED = {"emtta_core/entry.py": "1", "flows/__init__.py": "2", "tasks/cells.
 
 
 def install(site: Path, name: str, files: dict[str, str]) -> None:
-    """Install a package as pip does: files, and a RECORD of their digests."""
+    """Install a package as pip does: its files, and a RECORD with their digests."""
     write(site, files)
     lines = [
         f"{file},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},1"
@@ -110,7 +110,7 @@ def install(site: Path, name: str, files: dict[str, str]) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A site-packages with emtta in it."""
+    """A site-packages folder that contains emtta."""
     install(tmp_path, "emtta", INSTALLED)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(entry, "ROOT", tmp_path)
@@ -139,7 +139,7 @@ def test_removed_files_are_refused(site: Path) -> None:
 
 @pytest.mark.slow
 def test_wheel_runs_among_namesakes(project: Path, tmp_path: Path) -> None:
-    """The real thing: a wheel in a new environment, `ipython-sql`'s folder in it, and a user's project around it."""
+    """Install a real wheel in a new environment that contains `ipython-sql`'s folder, inside a user's project."""
     source = tmp_path / "source"
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=entry.ROOT, check=True, capture_output=True)
     source.mkdir()

@@ -1,4 +1,4 @@
-"""`emtta export`: a run in the formats of other tools, which count then what the store has counted."""
+"""`emtta export` writes a run in the formats of other tools; they count the same errors as the store."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ HYPOTHESES = ("source", "em-tok.seed-0", "em-tok.seed-1")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A store with the run `run`: source and em-tok, of two seeds; of seven utterances, one is in error, one silent."""
+    """A store with the run `run`: source and two seeds of em-tok; of seven utterances, one is in error, one silent."""
     opened = Store.open(tmp_path_factory.mktemp("export") / "store", create=True)
     cells = [("noise", domain, *method) for domain in ("babble", "rain") for method in METHODS]
     begin_run(opened, "run", cells, utterances=7, scorer="none")
@@ -48,14 +48,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def own(store: Store, tmp_path: Path) -> Store:
-    """A copy of it, to be changed."""
+    """A copy of the store that a test may change."""
     shutil.copytree(store.location, tmp_path / "own")
     return Store.open(tmp_path / "own")
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A folder that is not there."""
+    """A folder that does not exist yet."""
     return tmp_path / "some" / "out"
 
 
@@ -98,7 +98,7 @@ def recount(references: dict[str, str], hypotheses: dict[str, str]) -> tuple[int
     return scored.hits + scored.substitutions + scored.deletions, errors
 
 
-def test_trn_gives_the_same_counts(emtta: Command, store: Store, out: Path) -> None:
+def test_trn_keeps_counts(emtta: Command, store: Store, out: Path) -> None:
     said = export(emtta, store, "trn", out).err
     assert sorted(path.name for path in out.iterdir()) == sorted(
         f"{domain}.{name}.trn" for domain in ("babble", "rain") for name in ("ref", *(f"{h}.hyp" for h in HYPOTHESES))
@@ -120,7 +120,7 @@ def test_ids_are_unique_for_sclite() -> None:
     assert plain_ids({"a b": "S", "A/b": "s", "c": "x_1-2"}) == {"a b": "s-a.b", "A/b": "s-a.b.2", "c": "x.1.2-c"}
 
 
-def test_ctm_has_times_within_windows(emtta: Command, own: Store, out: Path) -> None:
+def test_ctm_times_lie_in_windows(emtta: Command, own: Store, out: Path) -> None:
     refused = export(emtta, own, "ctm", out, code=2).err
     assert "no selected utterance of the run 'run' was cut into windows, so words have no times" in refused
     assert not out.exists()
@@ -143,7 +143,7 @@ def test_ctm_has_times_within_windows(emtta: Command, own: Store, out: Path) -> 
     assert recount({segment[0]: segment[5] for segment in segments}, texts) == counts(own)["babble", "source"]
 
 
-def test_words_share_a_window_evenly() -> None:
+def test_words_divide_window_evenly() -> None:
     assert [*timed("abcd", [(0.0, 4.0, 10), (6.0, 2.0, 0), (10.0, 2.0, 10)])] == [
         *((0.0, 2.0, "a"), (2.0, 2.0, "b"), (10.0, 1.0, "c"), (11.0, 1.0, "d"))
     ]
@@ -193,7 +193,7 @@ def test_latex_has_intervals(emtta: Command, store: Store, out: Path) -> None:
     assert all(re.fullmatch(r"[\w-]+ & \w+ & \d+\.\d\d \([\d.]+--[\d.]+\) & .* & .* \\\\", row) for row in body), body
 
 
-def test_results_are_in_the_store(emtta: Command, store: Store, out: Path) -> None:
+def test_results_json_is_stored(emtta: Command, store: Store, out: Path) -> None:
     export(emtta, store, "results-json", out)
     text = (out / "results.json").read_text()
     stored = Path(store.location, "logs", "run.results.json")
@@ -212,7 +212,7 @@ def test_results_are_in_the_store(emtta: Command, store: Store, out: Path) -> No
     assert stored.stat().st_mtime_ns == written, "what says the same is not written again"
 
 
-def test_scoring_renews_the_results(emtta: Command, own: Store, tmp_path: Path) -> None:
+def test_scoring_updates_results_json(emtta: Command, own: Store, tmp_path: Path) -> None:
     stored = Path(own.location, "logs", "run.results.json")
     before = json.loads(stored.read_text())
     (tmp_path / "new.csv").write_text("id,text\nmarks,(red) green @ blue {river}\n")
@@ -222,7 +222,7 @@ def test_scoring_renews_the_results(emtta: Command, own: Store, tmp_path: Path) 
     assert after["groups"][0]["wer"] < before["groups"][0]["wer"]
 
 
-def test_pruning_removes_the_results(tmp_path: Path) -> None:
+def test_pruning_deletes_results_json(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for day, run_id in enumerate(("old", "new"), 1):
         one_run(store, run_id)
@@ -232,7 +232,7 @@ def test_pruning_removes_the_results(tmp_path: Path) -> None:
     assert [entry.name for entry in store.backend.list("logs")] == ["logs/new.results.json"]
 
 
-def test_hub_folder_is_a_data_set(emtta: Command, store: Store, out: Path) -> None:
+def test_hub_export_is_data_set(emtta: Command, store: Store, out: Path) -> None:
     assert "add --hub-id OWNER/NAME" in export(emtta, store, "hub", out, code=2).err
     assert "has no owner" in export(emtta, store, "hub", out, "--hub-id", "heard", code=2).err
     export(emtta, store, "hub", out, "--hub-id", "me/heard")
@@ -246,7 +246,7 @@ def test_hub_folder_is_a_data_set(emtta: Command, store: Store, out: Path) -> No
     assert "- dataset:\n    id: me/heard\n    task_id: babble\n  value: " in entries
 
 
-def test_export_by_another_scorer(emtta: Command, own: Store, out: Path) -> None:
+def test_export_uses_chosen_scorer(emtta: Command, own: Store, out: Path) -> None:
     refused = export(emtta, own, "trn", out, "--scorer", "jiwer", code=2).err
     assert "is not scored by 'jiwer'" in refused
     assert emtta("score", "run", "--scorer", "jiwer", "--store", own.location).code == 0
@@ -265,7 +265,7 @@ def test_export_by_another_scorer(emtta: Command, own: Store, out: Path) -> None
         (("export", "run", "--format", "csv", "--hub-id", "a/b"), "--hub-id a/b is only for --format hub"),
     ],
 )
-def test_bad_request_names_the_choices(
+def test_bad_request_lists_choices(
     words: tuple[str, ...], message: str, emtta: Command, store: Store, out: Path
 ) -> None:
     found = emtta(*words, "--out", str(out), "--store", store.location)
@@ -274,7 +274,7 @@ def test_bad_request_names_the_choices(
     assert not out.exists()
 
 
-def test_files_that_are_there_stay(emtta: Command, store: Store, tmp_path: Path) -> None:
+def test_existing_files_are_kept(emtta: Command, store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "is a file; name a folder" in export(emtta, store, "csv", tmp_path / "file", code=2).err
     folder = tmp_path / "folder"
@@ -299,7 +299,7 @@ def test_empty_run_is_refused(emtta: Command, tmp_path: Path, out: Path) -> None
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_incomplete_run_says_so(emtta: Command, tmp_path: Path, out: Path) -> None:
+def test_incomplete_run_warns(emtta: Command, tmp_path: Path, out: Path) -> None:
     store = Store.open(tmp_path / "part", create=True)
     begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
     key = CellKey("run", "babble", "source")

@@ -1,4 +1,4 @@
-"""The flow does what is missing, lets no domain's failure stop another, and says what failed and how to finish it."""
+"""The flow runs missing cells, isolates failed domains, and reports what failed and how to finish it."""
 
 import errno
 import json
@@ -50,7 +50,7 @@ UNKNOWN_LANGUAGE = CLEAN.replace('"clean"', '"polish"', 1).replace("speech", 'sp
 
 
 def run(path: Path, store: Path, only: Sequence[str] = (), listener: Listener = ignore) -> State[Any]:
-    """Plan and record a suite, and execute cells of its run."""
+    """Plan and record a suite, and run cells of it."""
     suite, opened = load_suite(str(path)), Store.open(store, create=True)
     planned = plan_run(suite, digest_of(suite.model))
     record(planned, opened)

@@ -1,4 +1,4 @@
-"""Real faults of real processes and disks: no torn file is seen, what is finished is kept, and a rerun completes."""
+"""With killed processes and full disks, no torn file is visible, finished work is kept, and a rerun completes."""
 
 import json
 import os
@@ -23,7 +23,7 @@ EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB of its own."""
+    """A separate 2 MB file system."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = subprocess.run(
@@ -37,7 +37,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def long_suite(suite_file: SuiteFile, speech: Speech) -> Path:
-    """A suite whose run takes a while: forty utterances, one a shard, in processes of their own."""
+    """A suite with a slow run: forty more utterances, one per shard, in worker processes."""
     for index in range(40):
         speech.add(f"more{index}", tone(3.5, 150 + 10 * index), "seven small boats")
     path = suite_file(methods=("em-tok-b",))
@@ -47,7 +47,7 @@ def long_suite(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def start(path: Path, store: Path, server: str, more_than: int = 0) -> subprocess.Popen[str]:
-    """Start `emtta run` with a server, or where it is none with its own, and wait for its first shard."""
+    """Start `emtta run` with this server (or, if empty, its own), and wait for a new shard."""
     process = subprocess.Popen(
         [*EMTTA, "run", str(path), "--run-id", "mine", "--store", str(store)],
         stderr=subprocess.PIPE,
@@ -105,16 +105,16 @@ def test_second_ctrl_c_leaves_no_process(long_suite: Path, tmp_path: Path, prefe
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
-    assert process.returncode in (3, 130)  # the shard may have ended between the two
+    assert process.returncode in (3, 130)  # the shard may finish between the two signals
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert readable(store)
 
 
 @pytest.mark.parametrize("order", ["corpus", "mixed"])
-def test_killed_stream_comes_to_same_rows(
+def test_killed_stream_resumes_identically(
     emtta: Command, long_suite: Path, tmp_path: Path, prefect_server: str, order: str
 ) -> None:
-    """Again and again, each time at another moment."""
+    """Kills the run several times, each time at a different moment."""
     domain = long_suite.read_text().partition("[[domains]]")[2]
     again = "[[domains]]" + domain.replace('"clean"', '"again"')
     text = long_suite.read_text().replace("[[domains]]", f'[stream]\norder = "{order}"\n[[domains]]') + again
@@ -179,7 +179,7 @@ def test_full_disk_fails_until_freed(
     assert emtta("rerun", "mine", "--store", store).code == 0
 
 
-def test_read_only_store_still_answers(
+def test_read_only_store_is_queryable(
     emtta: Command, suite_file: SuiteFile, speech: Speech, small_disk: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(), small_disk / "store"
@@ -193,7 +193,7 @@ def test_read_only_store_still_answers(
     assert "source" in emtta("report", "domains", "--run", "mine", "--store", store, "--format", "csv").out
 
 
-def test_random_moments_lose_nothing(tmp_path: Path) -> None:
+def test_random_faults_lose_nothing(tmp_path: Path) -> None:
     out = tmp_path / "chaos.json"
     few = ("--kills", "3", "--errors", "3", "--out", out)
     subprocess.run([sys.executable, ROOT / "benchmarks" / "chaos.py", *few], check=True)
@@ -203,8 +203,8 @@ def test_random_moments_lose_nothing(tmp_path: Path) -> None:
     assert found["kills"]["strikes"] >= 2
 
 
-def test_of_five_hosts_one_works_at_a_time(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
-    # A host of its own has process numbers of its own: no other can look whether a holder of the lease lives.
+def test_one_of_five_hosts_works(long_suite: Path, tmp_path: Path, prefect_server: str) -> None:
+    # Each host has its own process numbers, so none can check whether another's lease holder is alive.
     host = ("unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
     if subprocess.run([*host, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system gives nobody namespaces of their own")

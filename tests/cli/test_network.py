@@ -1,4 +1,4 @@
-"""Proxies are none for this machine and never fatal, and no password of an address reaches a reader."""
+"""Proxies are bypassed for this machine and never fatal, and no message shows an address's password."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ SECRET = "p/w#1"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without proxies, restored afterwards."""
+    """An environment without proxies; restored afterwards."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         for spelling in (name, name.upper()):
             monkeypatch.setenv(spelling, "")
@@ -32,7 +32,7 @@ def test_localhost_bypasses_proxy(name: str, proxy: str, host: str, monkeypatch:
     assert proxy_of("http://elsewhere.example/api") == proxy
     with httpx.Client() as client:
         transport = client._transport_for_url(httpx.URL(f"http://{host}:4200/api"))
-        assert transport is client._transport  # the one of direct connections
+        assert transport is client._transport  # the transport for direct connections
 
 
 def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(spared)
 
 
-def test_all_hosts_may_bypass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bypass_of_all_hosts_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     settle_proxies()
     assert os.environ["no_proxy"] == "*"

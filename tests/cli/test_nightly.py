@@ -1,6 +1,6 @@
-"""A night is a run of its own, compared with the last complete one; a regression is a state, an event, an artifact.
+"""Each night is a new run, compared with the last complete one; a regression becomes a state, an event, an artifact.
 
-Long, for every way in which a night can end is met by the same suite, store and server.
+One long file, because the ways in which a night can end share a suite, a store and a server.
 """
 
 import json
@@ -46,7 +46,7 @@ from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, _Thresholds,
 
 ROOT = Path(__file__).parents[2]
 FAR = {"alpha": 0.5}
-"""With three utterances no p is below 1/4."""
+"""With three utterances, no p-value is below 1/4."""
 
 
 def night(path: Path, store: Path | str, **parameters: Any) -> State[Any]:
@@ -55,14 +55,14 @@ def night(path: Path, store: Path | str, **parameters: Any) -> State[Any]:
 
 
 def artifacts(state: State[Any]) -> dict[str, Artifact]:
-    """Return the artifacts of a flow run by their keys."""
+    """Return the artifacts of a flow run, by key."""
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
         return {str(found.key): found for found in client.read_artifacts(artifact_filter=chosen)}
 
 
 def events(suite: str) -> list[dict[str, Any]]:
-    """Return the server's events of a suite, waiting for the first."""
+    """Return the server's events for a suite, after waiting for the first."""
     chosen = {"filter": {"event": {"name": [EVENT]}, "resource": {"id": [f"emtta.suite.{suite}"]}}}
     with get_client(sync_client=True) as client:
         for _ in range(100):
@@ -74,7 +74,7 @@ def events(suite: str) -> list[dict[str, Any]]:
 
 
 def heard_all(store: Store, run_id: str, like: str) -> None:
-    """Write a complete run after the run `like`, with its plan, in which each utterance was heard as it was said."""
+    """Write a complete run after the run `like`, with the same plan, in which each hypothesis is the reference."""
     store.write_plan(run_id, store.plan(like))
     row = store.run(like)
     store.write_run(run_id, replace(row, created_at=row.created_at + timedelta(milliseconds=1)))
@@ -109,7 +109,7 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     for cell in store.plan(later):
         (attempt,) = store.cells(CellKey(later, cell.domain, cell.method, cell.seed))
         assert (attempt.done, attempt.reused) == (3, 0)
-    assert len(store.backend.list("prepared")) == 2  # one corpus, with its mark: the audio was prepared once
+    assert len(store.backend.list("prepared")) == 2  # one corpus and its mark: the audio was prepared once
 
     heard_all(store, "perfect", later)
     third = night(path, location, **FAR)
@@ -134,9 +134,8 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
     for command in re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE):
-        serves = (
-            ["--help"] if command.startswith("view ") else []
-        )  # until it is ended; its words are parsed all the same
+        # `view` serves until it is stopped; with --help, its other arguments are still parsed.
+        serves = ["--help"] if command.startswith("view ") else []
         assert emtta(*shlex.split(command), *serves).code == 0, command
     page = location / "logs" / f"{earlier}-3.html"
     assert f"[{page}]({page.as_uri()})" in str(found["nightly-leaderboard-tiny"].description)
@@ -146,15 +145,15 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert "4 worse and 0 better of 4 figures" in log
     assert "| em-tok-b | clean | worse | +100.00 | 0.50 |" in str(found["comparison-tiny"].data)
 
-    again = night(path, location, baseline=earlier, **FAR)  # as an automation reruns it
+    again = night(path, location, baseline=earlier, **FAR)  # as an automation would rerun it
     assert again.is_completed(), again.message
     assert f"{earlier}-4 against {earlier}: 0 worse" in str(again.message)
 
 
-def test_chosen_end_logs_line_not_traceback(
+def test_expected_failure_logs_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("prefect.engine.engine_outcome_is_handled", lambda: False)  # as in a process of its own
+    monkeypatch.setattr("prefect.engine.engine_outcome_is_handled", lambda: False)  # as in a separate process
     logger, records = logging.getLogger("prefect.engine"), list[logging.LogRecord]()
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
@@ -182,7 +181,7 @@ def test_foreign_deployment_is_kept() -> None:
         client.create_deployment(flow_id, name="mine", parameters=what)
         client.create_work_pool(WorkPoolCreate(name="pool", type="process"))
         client.create_deployment(flow_id, name="pooled", parameters=what, work_pool_name="pool")
-    _refuse_taken("mine", what)  # the same again, with another hour perhaps
+    _refuse_taken("mine", what)  # the same suite and store; the hour may differ
     _refuse_taken("another", what)
     with pytest.raises(UsageError, match=r"nightly/mine already exists and evaluates smoke into /store; .*mine-2"):
         _refuse_taken("mine", what | {"store": "/elsewhere"})
@@ -233,7 +232,7 @@ def test_failed_night_is_still_compared(suite_file: SuiteFile, speech: Speech, t
 
 
 def scheduled(path: Path, store: Path, at: datetime, timezone: str, listener: Listener = ignore) -> State[Any]:
-    """Run a night that was due at a time."""
+    """Run a night scheduled for a given time."""
     parameters = {"suite": str(path), "store": str(store), "timezone": timezone}
     with get_client(sync_client=True) as client, channel.listening(listener):
         due = client.create_flow_run(nightly, parameters=parameters, state=Scheduled(scheduled_time=at))
@@ -270,7 +269,7 @@ def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, 
     def strike(event: Event) -> None:
         if isinstance(event, UtterancesDone) and not channel.stopping():
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)  # the other cell, too, hears of it before its end
+            time.sleep(0.5)  # so that the other cell also sees the stop request before it ends
 
     state = scheduled(path, location, at, "UTC", strike)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
@@ -319,7 +318,7 @@ def test_busy_run_is_refused(suite_file: SuiteFile, speech: Speech, tmp_path: Pa
         ({"trend_nights": 1}, "the trend is sought over 1 nights; give a number from 3 to 1000"),
     ],
 )
-def test_incomparable_night_is_refused(
+def test_bad_parameters_are_refused(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, mistake: dict[str, Any], message: str
 ) -> None:
     state = night(suite_file(), tmp_path / "store", **mistake)
@@ -342,7 +341,7 @@ def test_incomparable_baseline_fails(suite_file: SuiteFile, speech: Speech, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_other_speech_uses_older_baseline(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_baseline_has_same_speech(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
     assert night(path, location).is_completed()
     text = path.read_text()
@@ -352,10 +351,10 @@ def test_other_speech_uses_older_baseline(suite_file: SuiteFile, speech: Speech,
     assert "not compared: " in str(limited.message)
     assert "limit: nothing in A, 2 in B" in str(limited.message)
     path.write_text(text)
-    assert "-3 against tiny-" in str(night(path, location).message)  # the first, and not the limited one
+    assert "-3 against tiny-" in str(night(path, location).message)  # the first run, not the limited one
 
 
-def test_stopped_night_resumes(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_same_night_keeps_run_id(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     suite = load_suite(str(suite_file()))
     first = plan_night(suite, "digest", store, "2026-03-01")
@@ -386,7 +385,7 @@ def test_page_table_has_at_most_1000_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_unwritable_page_does_no_harm(tmp_path: Path) -> None:
+def test_unwritable_page_is_harmless(tmp_path: Path) -> None:
     @flow
     def page() -> str:
         publish(Store.open(tmp_path / "store", create=True), "no-such-run")

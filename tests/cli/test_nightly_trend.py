@@ -1,4 +1,4 @@
-"""A night says whether the nights before it and itself show a trend, as its state, its message and its artifact."""
+"""A night reports a trend over the last nights in its state, its message and its artifact."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from emtta_core.store import CellKey, Store
 from flows.nightly import nightly
 
 SURE: Mapping[str, Any] = {"alpha": 1e-9, "trend_nights": 5, "trend_threshold": 0.9}
-"""No night is worse than the one before, and two that are worse than three perfect ones are a trend."""
+"""No night is worse than the last, but two that are worse than three perfect ones make a trend."""
 
 
 def night(path: Path, store: Path, **parameters: Any) -> State[Any]:
@@ -27,7 +27,7 @@ def night(path: Path, store: Path, **parameters: Any) -> State[Any]:
 
 
 def comparison(state: State[Any]) -> str:
-    """The text of a night's artifact on its comparison and trends."""
+    """Return a night's artifact with the comparison and the trends."""
     chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(artifact_filter=chosen)
@@ -35,7 +35,7 @@ def comparison(state: State[Any]) -> str:
 
 
 def perfect(store: Store, like: str, number: int) -> None:
-    """Write a run before the run `like`, with its plan, in which each utterance was heard as it was said."""
+    """Write a run before the run `like`, with the same plan, in which each hypothesis is the reference."""
     run_id, row = f"perfect-{number}", store.run(like)
     store.write_plan(run_id, store.plan(like))
     store.write_run(run_id, replace(row, created_at=row.created_at - timedelta(days=number)))
@@ -52,9 +52,10 @@ def perfect(store: Store, like: str, number: int) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_trend_is_regression_once(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_trend_fails_only_first_night(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"
-    path.write_text(path.read_text().replace('name = "tiny"', 'name = "drift"'))  # whose events are told apart
+    # Its own suite name separates its events from those of other tests.
+    path.write_text(path.read_text().replace('name = "tiny"', 'name = "drift"'))
     first = night(path, location)
     assert first.is_completed(), first.message
     assert "trend watch: too few, 1 of 10 nights with the same speech" in str(first.message)

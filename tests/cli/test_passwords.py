@@ -1,4 +1,4 @@
-"""No password in an address reaches Prefect: its server keeps neither the log lines nor the messages that hold one."""
+"""No password in an address reaches Prefect: its server stores neither log lines nor messages with one."""
 
 import logging
 import time
@@ -41,7 +41,7 @@ def asking() -> None:
 
 
 def logged(state: State[Any], least: int) -> list[str]:
-    """Return the log lines of a flow run as the server has them, once there are so many."""
+    """Return a flow run's log lines from the server, once there are at least this many."""
     chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     deadline = time.monotonic() + 30
     with get_client(sync_client=True) as client:
@@ -53,7 +53,7 @@ def logged(state: State[Any], least: int) -> list[str]:
 
 
 def final_state(state: State[Any]) -> State[Any]:
-    """Return how the task run of a flow run ended, once the server has it: states reach it as events."""
+    """Return the final state of a flow run's task run; states reach the server as events, so this waits."""
     chosen = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
     deadline = time.monotonic() + 60
     with get_client(sync_client=True) as client:
@@ -98,7 +98,7 @@ def test_every_flow_and_task_hides_passwords(one: Any) -> None:
 
 
 class _Telling:
-    """A value of which everything fails with an address."""
+    """A value whose every use raises an error with an address."""
 
     def __getattr__(self, name: str) -> Any:
         raise ConnectionError(ADDRESS)

@@ -1,4 +1,4 @@
-"""Prefect's server: a temporary one ends with its owner and answers nobody else, and one that fails says why."""
+"""A temporary Prefect server ends with its owner and serves only it; a server that fails reports why."""
 
 import contextvars
 import os
@@ -38,7 +38,7 @@ time.sleep(60)
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The log of a server with a database of its own."""
+    """The log file of a server with its own database."""
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     return tmp_path / "server.log"
@@ -52,7 +52,7 @@ def server(log: Path) -> Iterator[TemporaryServer]:
 
 
 def is_there(pid: int) -> bool:
-    """Whether a process of another parent is there, and no mere zombie."""
+    """Return whether a process that another process started exists and is not a zombie."""
     found = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return found.stdout.strip()[:1] not in ("", "Z")
 
@@ -106,7 +106,7 @@ def test_only_owner_is_answered(server: TemporaryServer) -> None:
 
 
 class Answers(BaseHTTPRequestHandler):
-    """A server whose paths answer as its class says."""
+    """A server with fixed responses, defined by its class."""
 
     paths: ClassVar[dict[str, tuple[int, str]]] = {}
 
@@ -122,7 +122,7 @@ class Answers(BaseHTTPRequestHandler):
 
 @contextmanager
 def answering(paths: dict[str, tuple[int, str]]) -> Iterator[str]:
-    """Serve these answers; gives the server's address."""
+    """Serve fixed responses, and yield the server's address."""
     handler = type("Handler", (Answers,), {"paths": paths})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -149,7 +149,7 @@ PAGE = (200, "<html>")
         ({}, "/api", r"the server at PREFECT_API_URL=URL/api is not a Prefect server .*404"),
     ],
 )
-def test_foreign_answer_names_what_to_set(paths: dict[str, tuple[int, str]], below: str, message: str) -> None:
+def test_wrong_address_suggests_fix(paths: dict[str, tuple[int, str]], below: str, message: str) -> None:
     with answering(paths) as url:
         expected = message.replace("URL/", f"{url}/").replace("=URL ", f"={url} ")
         with temporary_settings({PREFECT_API_URL: url + below}), pytest.raises(EmttaError, match=expected):
@@ -182,7 +182,7 @@ def test_server_is_not_blamed_for_proxy(monkeypatch: pytest.MonkeyPatch) -> None
     assert str(refused.value).endswith("export NO_PROXY=prefect.example")
 
 
-def test_unwritable_home_names_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_home_suggests_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
         writable_home()
     assert str(refused.value).startswith("Prefect's home /proc/nohome is not writable")
@@ -199,7 +199,7 @@ def test_one_process_creates_database(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("prefect.server.database.provide_database_interface", Database)
     with temporary_settings({PREFECT_HOME: tmp_path}):
-        settings = contextvars.copy_context()  # a thread has none of its own
+        settings = contextvars.copy_context()  # a thread does not inherit the settings
         waiting = threading.Thread(target=settings.run, args=[make_database], daemon=True)
         with FileLock(tmp_path / "emtta-database.lock"):
             waiting.start()

@@ -1,4 +1,4 @@
-"""`emtta rerun` does what is missing, what failed, or redoes everything, under the run's id, and says so beforehand."""
+"""`emtta rerun` runs missing or failed cells, or repeats all, under the same run id, and announces it first."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def tmp_path(stage: Stage) -> Path:
 
 @pytest.fixture
 def half(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, stage: Stage) -> Path:
-    """A store with a run `mine` of two domains and two methods, of which one method is done."""
+    """A store with a run `mine` of two domains and two methods, of which one is finished."""
     store, path = tmp_path / "store", suite_file(CLEAN + NOISY)
 
     def make() -> None:
@@ -44,7 +44,7 @@ def test_dry_run_lists_work_and_reuse(emtta: Command, half: Path) -> None:
     assert emtta("status", "mine", "--store", half).code == 3
 
 
-def test_named_gaps_are_done_once(emtta: Command, half: Path) -> None:
+def test_selected_gaps_are_filled_once(emtta: Command, half: Path) -> None:
     outcome = emtta("rerun", "mine", "--store", half, "--domain", "noisy")
     assert outcome.code == 0
     states = {state.cell.name: state.state for state in cell_states(Store.open(half), "mine")}
@@ -61,7 +61,7 @@ def test_named_gaps_are_done_once(emtta: Command, half: Path) -> None:
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
 
 
-def test_force_redoes_with_same_results(emtta: Command, half: Path) -> None:
+def test_force_reproduces_results(emtta: Command, half: Path) -> None:
     before = emtta("report", "domains", "--run", "mine", "--store", half, "--format", "csv").out
     outcome = emtta("rerun", "mine", "--store", half, "--method", "source", "--domain", "clean", "--force")
     assert outcome.code == 0
@@ -100,7 +100,7 @@ def test_excess_errors_fail_and_retry(emtta: Command, suite_file: SuiteFile, spe
     assert attempts(store, "clean", "source")[-1] == ("complete", 0, 4, 1)
 
 
-def test_all_errors_is_incomplete(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_all_in_error_is_incomplete(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     for recording in speech.path.glob("*.wav"):
         recording.write_bytes(b"")
     store = tmp_path / "store"
@@ -125,10 +125,10 @@ def test_other_code_run_is_read_only(emtta: Command, half: Path, monkeypatch: py
     assert attempts(half, "clean", "source") == [("complete", 3, 0, 0)]
     assert emtta("status", "mine", "--store", half).code == 3
     assert emtta("report", "domains", "--run", "mine", "--store", half).code == 0
-    assert emtta("rerun", "mine", "--store", half, "--method", "source").code == 0  # nothing to do, and no harm done
+    assert emtta("rerun", "mine", "--store", half, "--method", "source").code == 0  # nothing to do, so it succeeds
 
 
-def test_concurrent_second_is_refused(emtta: Command, half: Path) -> None:
+def test_concurrent_rerun_is_refused(emtta: Command, half: Path) -> None:
     with lease(Store.open(half), "mine"):
         outcome = emtta("rerun", "mine", "--store", half)
     assert outcome.code == 1

@@ -1,4 +1,4 @@
-"""A suite that is served has its runs scheduled by a real server, until Ctrl-C."""
+"""A real server schedules the runs of a served suite until Ctrl-C."""
 
 import os
 import platform
@@ -22,11 +22,11 @@ from emtta_core.store import Store
 pytestmark = pytest.mark.slow
 
 WAIT = 180
-"""Seconds that a busy machine may take for a start."""
+"""Seconds that a start may take on a busy machine."""
 
 
 def until(look: Callable[[], bool]) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + WAIT
     while not look():
         assert time.monotonic() < deadline, "waited too long"
@@ -35,7 +35,7 @@ def until(look: Callable[[], bool]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A server with its scheduler, which the temporary one has not; gives the environment that names it."""
+    """A server with a scheduler, which the temporary server lacks; yields the environment that points to it."""
     home = tmp_path_factory.mktemp("prefect")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""`emtta score`: stored hypotheses are scored again, side by side by several scorers, and none is made anew."""
+"""`emtta score` scores stored hypotheses again, with any number of scorers, and decodes nothing again."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def tmp_path(stage: Stage) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, stage: Stage) -> Store:
-    """A store with the run `run`: source and em-tok-b on two domains, with the hypothesis of each step."""
+    """A store with the run `run`: source and em-tok-b on two domains, with the hypothesis of every step."""
     stage.restore(lambda: make_store(tmp_path / "store"))
     return Store.open(tmp_path / "store")
 
@@ -60,7 +60,7 @@ def make_store(place: Path) -> None:
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A module `own_rules` with normalizers, where the command and its processes find it."""
+    """A module `own_rules` with normalizers, importable by the command and its processes."""
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "own_rules.py").write_text(PLUGIN)
@@ -80,13 +80,13 @@ def utterances(store: Store, columns: str, scorer: str | None = None) -> list[tu
         return catalogue.query(f"SELECT {columns} FROM utterances {order}").rows
 
 
-def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
+def test_scorers_coexist(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     outcome = emtta("score", "run", "--scorer", "none", "--store", store.location)
     assert outcome.code == 0, outcome.err
     assert "none: 8 utterances scored, 0 already scored in the same way" in outcome.err
     assert utterances(store, "*") == before, "the suite's scorer is still the one that is shown"
-    # "Wrong, green! Blue river": three words differ where nothing is normalized, one where everything is
+    # "Wrong, green! Blue river": three words are wrong without normalization, one with it
     assert [(row[1], row[2], row[4]) for row in figures(store, "none")] == [
         *(("source", 3, "none"), ("em-tok-b", 4, "none")) * 2,
     ]
@@ -97,7 +97,7 @@ def test_scorers_lie_side_by_side(emtta: Command, store: Store) -> None:
     assert found["em-tok-b", "all"]["change"] == 12.5, "its statistics are there"
 
 
-def test_own_scorer_gives_the_same_rows(emtta: Command, store: Store) -> None:
+def test_rescoring_keeps_rows(emtta: Command, store: Store) -> None:
     before = utterances(store, "*")
     again = emtta("score", "run", "--store", store.location)
     assert "whisper: 0 utterances scored, 8 already scored in the same way" in again.err
@@ -127,7 +127,7 @@ def test_compacted_run_is_scored(emtta: Command, store: Store) -> None:
     assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
 
 
-def test_missing_scorer_names_the_command(emtta: Command, store: Store) -> None:
+def test_missing_scorer_suggests_command(emtta: Command, store: Store) -> None:
     refused = emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location)
     assert refused.code == 2
     assert "the run 'run' is not scored by 'jiwer', only by whisper." in refused.err
@@ -137,7 +137,7 @@ def test_missing_scorer_names_the_command(emtta: Command, store: Store) -> None:
     assert emtta("report", "leaderboard", "--scorer", "jiwer", "--store", store.location).code == 0
 
 
-def test_two_releases_are_mended(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mixed_releases_are_rescored(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key = CellKey("run", "rain", "source")
     monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-english/9"})
     write_shard(store, key, {"a": [heard(2)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
@@ -147,7 +147,7 @@ def test_two_releases_are_mended(emtta: Command, store: Store, monkeypatch: pyte
     assert [row[-1] for row in figures(store)] == [None] * 4
 
 
-def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path) -> None:
+def test_corrected_references_are_used(emtta: Command, store: Store, tmp_path: Path) -> None:
     file = tmp_path / "corrected.csv"
     file.write_text(f"\ufeffid,text\r\na,{heard(2)}\r\n", "utf-8")
     refused = emtta("score", "run", "--references", file, "--store", store.location)
@@ -157,7 +157,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
     assert outcome.code == 0, outcome.err
     assert [row[2] for row in figures(store)] == [1, 2, 1, 2]
     assert set(utterances(store, "utterance_id, reference")) == {("a", heard(2)), ("b", REFERENCE)}
-    # another scorer takes the correction over, and the same file changes nothing more
+    # another scorer uses the correction too, and the same file changes nothing more
     assert emtta("score", "run", "--scorer", "basic", "--store", store.location).code == 0
     assert [row[2] for row in figures(store, "basic")] == [1, 2, 1, 2]
     again = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
@@ -178,7 +178,7 @@ def test_corrected_references_count(emtta: Command, store: Store, tmp_path: Path
         ("r.csv", b"id,text\na,\xff\n", "not text in UTF-8"),
     ],
 )
-def test_bad_references_are_named(
+def test_bad_references_are_refused(
     emtta: Command, store: Store, tmp_path: Path, name: str, content: str | bytes, words: str
 ) -> None:
     file = tmp_path / name
@@ -221,7 +221,7 @@ def test_plugin_scores(emtta: Command, store: Store, plugin: Path) -> None:
         ("own_rules:silent", "returned None for the text 'red green blue river'; it must return a text"),
     ],
 )
-def test_failing_plugin_keeps_nothing(emtta: Command, store: Store, plugin: Path, name: str, words: str) -> None:
+def test_failing_plugin_stores_nothing(emtta: Command, store: Store, plugin: Path, name: str, words: str) -> None:
     outcome = emtta("score", "run", "--scorer", name, "--store", store.location)
     assert outcome.code == 1
     assert f"the normalizer {name} {words}" in outcome.err
@@ -229,7 +229,7 @@ def test_failing_plugin_keeps_nothing(emtta: Command, store: Store, plugin: Path
     assert not list(store.backend.list("rescores"))
 
 
-def test_killed_scoring_goes_on(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_scoring_resumes(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.pipeline.rescoring.SHARD", 2)
     calls, kept = iter(range(10)), rescoring.score_all
 
@@ -282,7 +282,7 @@ def test_pruned_run_leaves_no_scores(emtta: Command, store: Store) -> None:
     assert not list(store.backend.list("rescores"))
 
 
-def test_options_want_each_other(emtta: Command, store: Store) -> None:
+def test_partial_requires_references(emtta: Command, store: Store) -> None:
     outcome = emtta("score", "run", "--partial", "--store", store.location)
     assert outcome.code == 2
     assert "--partial belongs to --references FILE" in outcome.err
@@ -319,7 +319,7 @@ def test_run_on_silence_counts_insertions(emtta: Command, suite_file: SuiteFile,
 
 
 @pytest.mark.usefixtures("prefect_server", "speech")
-def test_changed_scorers_of_a_suite_score_the_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_changed_scorers_rescore_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
     suite, place = suite_file(methods=("source",)), tmp_path / "store"
     assert emtta("run", suite, "--run-id", "mine", "--store", place).code == 0
     suite.write_text('scorers = ["none", "whisper"]\n' + suite.read_text())
@@ -337,7 +337,7 @@ def test_changed_scorers_of_a_suite_score_the_run(emtta: Command, suite_file: Su
 
 
 @pytest.mark.usefixtures("speech")
-def test_missing_scorer_is_told_before_the_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_missing_scorer_stops_before_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
     suite = suite_file(methods=("source",))
     suite.write_text('scorers = ["gone_package:normalize"]\n' + suite.read_text())
     place = tmp_path / "store"

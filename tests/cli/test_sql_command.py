@@ -1,4 +1,4 @@
-"""`emtta sql` takes a query as it comes, writes rows as they are wanted, and is a prompt where nothing is given."""
+"""`emtta sql` reads a query from an argument, a file or a pipe, writes rows in any format, and has a prompt."""
 
 import csv
 import io
@@ -160,7 +160,7 @@ def test_parquet_never_goes_to_terminal(place: str, emtta: Command, tmp_path: Pa
 
 
 def typed(catalogue: Catalogue, *lines: str) -> None:
-    """Type lines at a prompt, each ended by Enter."""
+    """Type lines at the prompt, each followed by Enter."""
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text("".join(f"{line}\r" for line in lines))
         Prompt(catalogue).run()
@@ -228,7 +228,7 @@ def test_prompt_lists_what_can_be_queried(
         (".format js", "json", "json_each"),
     ],
 )
-def test_names_complete_where_allowed(text: str, expected: str, never: str, catalogue: Catalogue) -> None:
+def test_completion_fits_context(text: str, expected: str, never: str, catalogue: Catalogue) -> None:
     words = Words(catalogue, [".help", ".report", ".schema", ".format"])
     found = [one.text for one in words.get_completions(Document(text), CompleteEvent())]
     assert expected in found
@@ -245,7 +245,7 @@ def test_prompt_works_on_real_terminal(place: str, tmp_path: Path) -> None:
     shown = b""
 
     def until(words: bytes, signals: int | None = None) -> None:
-        """Read what is shown up to some words; a signal is sent until they are there, for one may come too early."""
+        """Read output until `words` appear; resend the signal while waiting, since one may arrive too early."""
         nonlocal shown
         end = time.monotonic() + 60
         while words not in shown:
@@ -264,7 +264,7 @@ def test_prompt_works_on_real_terminal(place: str, tmp_path: Path) -> None:
     until(b"emtta>")
     until(b"emtta>")
     os.write(main, b"SELECT sum(a.range * b.range) FROM range(10000000) AS a, range(10000000) AS b;\r")
-    until(b"\x1b[?2004l")  # Enter is taken
+    until(b"\x1b[?2004l")  # the query has been submitted
     until(b"stopped", signal.SIGINT)
     until(b"emtta>")
     os.write(main, b"\x04")  # Ctrl-D

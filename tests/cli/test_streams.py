@@ -1,4 +1,4 @@
-"""Output never fails because of where it goes, and the process ends with the command's exit code and nothing else."""
+"""Output never fails because of its destination, and the process ends with exactly the command's exit code."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ PROGRAM = "from flows.cli._output import settle_streams; settle_streams(); impor
 
 
 def shell(program: str, tail: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with `program`, its streams redirected as the shell's `tail` says."""
+    """Run `program` in Python, with the shell's redirections in `tail`."""
     command = f'"{sys.executable}" -c "$PROGRAM" {tail}'
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
@@ -42,7 +42,7 @@ def test_escaped_json_is_still_json() -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("tail", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
-def test_closed_output_ends_nothing(tail: str, unbuffered: str) -> None:
+def test_closed_output_keeps_exit_code(tail: str, unbuffered: str) -> None:
     program = PROGRAM + "[print('line', file=where) for _ in range(9999) for where in (sys.stdout, sys.stderr)]"
     done = shell(f"{program}; sys.stdout.flush(); sys.exit(7)", tail, PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 7
@@ -122,7 +122,7 @@ def test_unwritable_error_is_still_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_log, "_files", [])  # a run that went before has a log, which would take it
+    monkeypatch.setattr(_log, "_files", [])  # a log left by an earlier run would receive the text
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     try:
         raise KeyError("name")

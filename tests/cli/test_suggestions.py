@@ -34,13 +34,13 @@ SUGGESTED = re.compile(r"(?<![\w'/])emtta [a-z][^;`\n]*?(?= and emtta |[;`\n]|$)
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder in which a command finds nothing that it does not name, as in another shell."""
+    """Change to a folder where a command finds only what it names, as in another shell."""
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
 
 
 def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = (0,)) -> list[str]:
-    """Run what a command suggests, with `more` words, and return it."""
+    """Run the commands that an output suggests, with more arguments, and return them."""
     commands = [text.strip() for text in SUGGESTED.findall(found.out + found.err)]
     for command in commands:
         done = emtta(*shlex.split(command)[1:], *more)
@@ -48,7 +48,7 @@ def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = 
     return commands
 
 
-def test_for_incomplete_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_suggestion_for_incomplete_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
     record(plan_run(suite, digest_of(suite.model), "mine"), store)
     (command,) = follow(emtta, emtta("status", "mine", "--store", store.location), "--dry-run")
@@ -56,13 +56,13 @@ def test_for_incomplete_run(emtta: Command, suite_file: SuiteFile, speech: Speec
 
 
 @pytest.mark.parametrize("words", [("list",), ("report", "leaderboard"), ("report", "html")])
-def test_for_store_without_runs(words: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_store_without_runs(words: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     (command,) = follow(emtta, emtta(*words, "--store", store.location), "--dry-run")
     assert command == f"emtta run smoke --store {store.location}"
 
 
-def test_for_runs_with_nothing_in_common(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_runs_without_overlap(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for run in ("a", "b"):
         begin_run(store, run, [("noise", "BA", "source")])
@@ -71,7 +71,7 @@ def test_for_runs_with_nothing_in_common(emtta: Command, tmp_path: Path) -> None
     assert len(follow(emtta, found, codes=(3,))) == 2
 
 
-def test_for_page_requested_as_table(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_page_requested_as_table(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "a")
     found = emtta("report", "leaderboard", "--store", store.location, "--out", "page.html")
@@ -81,7 +81,7 @@ def test_for_page_requested_as_table(emtta: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_for_finished_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_suggestion_for_finished_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("broken", b"no sound", "seven small boats")
     where = ("--store", str(tmp_path / "store"))
     path = suite_file(methods=("source",))
@@ -96,7 +96,7 @@ def test_for_finished_run(emtta: Command, suite_file: SuiteFile, speech: Speech,
     assert follow(emtta, failed, codes=(0, 3))
 
 
-def test_for_report_requested_as_view(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_report_requested_as_view(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "a store", create=True)
     one_run(store, "a")
     found = emtta("sql", "FROM leaderboard", "--store", store.location)
@@ -104,7 +104,7 @@ def test_for_report_requested_as_view(emtta: Command, tmp_path: Path) -> None:
     assert follow(emtta, found) == [f"emtta report leaderboard --store '{store.location}'"]
 
 
-def test_for_recordings_in_table(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_recordings_in_table(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "a")
     found = emtta("report", "leaderboard", "--audio", 1, "--store", store.location)
@@ -113,14 +113,14 @@ def test_for_recordings_in_table(emtta: Command, tmp_path: Path) -> None:
     assert Path("page.html").is_file()
 
 
-def test_for_missing_store(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_missing_store(emtta: Command, tmp_path: Path) -> None:
     found = emtta("list", "--store", tmp_path / "a store")
     assert found.code == 1
     (command,) = SUGGESTED.findall(found.err)
     assert emtta(*shlex.split(command.replace("SUITE", "smoke"))[1:], "--dry-run").code == 0
 
 
-def test_for_run_pages(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_suggestion_for_run_pages(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     suite, store = load_suite(str(suite_file())), Store.open(tmp_path / "a store", create=True)
 
     def shown(path: str) -> Outcome:
@@ -137,7 +137,7 @@ def test_for_run_pages(emtta: Command, suite_file: SuiteFile, speech: Speech, tm
 
 
 @pytest.mark.parametrize("verb", [("list",), ("report", "runs"), ("sql", "FROM runs"), ("compare", "a", "b")])
-def test_for_stopped_query(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_stopped_query(verb: tuple[str, ...], emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     for run in ("a", "b"):
         one_run(store, run)
@@ -147,7 +147,7 @@ def test_for_stopped_query(verb: tuple[str, ...], emtta: Command, tmp_path: Path
     assert emtta(*verb, "--timeout", "600", "--memory", "4GB", "--store", store.location).code == 0
 
 
-def test_for_query_limits_without_option(tmp_path: Path) -> None:
+def test_suggestion_for_query_limits(tmp_path: Path) -> None:
     with (
         Catalogue(Store.open(tmp_path / "store", create=True), limits=Limits(seconds=1e-6)) as catalogue,
         pytest.raises(
@@ -159,7 +159,7 @@ def test_for_query_limits_without_option(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_suggestion_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store, path = tmp_path / "a store", suite_file(methods=("source",))
     words = ("run", path, "--run-id", "mine", "--store", store)
     assert emtta(*words).code == 0
@@ -192,7 +192,7 @@ def test_for_damaged_files(emtta: Command, suite_file: SuiteFile, speech: Speech
 
 
 @pytest.mark.slow
-def test_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
+def test_suggestion_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(CARRIED, tmp_path / "a model"))
     (folder / CARD_FILE).unlink()
     found = emtta("demo", "card", "--model", folder)
@@ -205,13 +205,13 @@ def test_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "packages", ["emtta[corruptions]", "emtta[ray]", "emtta[s3]", "pandas", "polars", "soundfile soxr"]
 )
-def test_for_missing_package(packages: str) -> None:
+def test_suggestion_for_missing_package(packages: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-index", *packages.split()]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def test_for_codec_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pip's own parser takes the command, and the package is one that is installed; no index is asked for it."""
+def test_suggestion_for_missing_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip's parser accepts the command, and the package is an installed one; no package index is contacted."""
     from pip._internal.commands import create_command
 
     monkeypatch.setattr(soundfile, "available_subtypes", lambda _: {})
@@ -236,8 +236,8 @@ except UsageError as error:
 
 
 @pytest.mark.slow
-def test_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
-    """In an environment of its own, which takes all else from this one's, and whose soundfile knows no codec."""
+def test_suggestion_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
+    """Use an environment whose soundfile has no codec; it takes all other packages from this one."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     (own,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     others = filter(None, [*sys.path, str(Path(__file__).parents[2])])  # emtta may be installed by an import hook
@@ -265,7 +265,7 @@ def test_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_for_taken_deployment(prefect_server: str) -> None:
+def test_suggestion_for_taken_deployment(prefect_server: str) -> None:
     wanted = {"suite": "smoke", "store": "/here"}
     with get_client(sync_client=True) as client:
         flow_id = client.create_flow_from_name("nightly")

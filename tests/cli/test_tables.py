@@ -1,4 +1,4 @@
-"""A report fits a terminal of 80 columns with what matters, and a file says by its ending what it holds."""
+"""The important columns of a report fit a terminal of 80 columns, and a file's extension determines its format."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ METHODS = ("source", "em-tok-b")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Two runs with statistics; the domain `late` of the second is not done."""
+    """Two runs with statistics; the domain `late` of the second is missing."""
     store = Store.open(tmp_path_factory.mktemp("tables") / "store", create=True)
     for run_id, domains in ((RUN, ("Received-Pronunciation", "babble")), ("partial", ("babble", "late"))):
         cells = [("conditions", domain, method) for domain in domains for method in METHODS]
@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def on_a_terminal(result: Result, title: str, width: int = 80) -> str:
-    """Return a table as a terminal of some width shows it."""
+    """Render a table as a terminal of this width shows it."""
     screen = io.StringIO()
     _output.tabulate(result.to_table(title), Console(file=screen, width=width, highlight=False))
     return screen.getvalue()
@@ -149,7 +149,7 @@ def test_conflicting_extension_is_refused(
 
 
 @pytest.mark.parametrize("name", ["leaderboard", "methods"])
-def test_hidden_figures_list_missing(name: str, emtta: Command, store: Store) -> None:
+def test_partial_report_lists_missing(name: str, emtta: Command, store: Store) -> None:
     shown = emtta("report", name, "--run", "partial", "--store", store.location)
     table = shown.out.split("domains that are complete")[1]
     assert "babble" in table

@@ -1,4 +1,4 @@
-"""Data sets that emtta does not know by name: any on the hub, and any that `datasets` saved into a folder."""
+"""Data sets by column names: any on the hub, and any that `datasets` saved to a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def told(utterances: list[Utterance]) -> list[tuple[str, str, str, str, int]]:
 
 
 @pytest.mark.parametrize("split", ["test", None])
-def test_folder_is_read_in_row_order(tmp_path: Path, split: str | None) -> None:
+def test_saved_set_keeps_row_order(tmp_path: Path, split: str | None) -> None:
     corpus = saved(tmp_path / "mine", rows(), split)
     found = told(list(corpus.read_all()))
     assert [one[1:] for one in found] == [
@@ -83,9 +83,7 @@ def test_identity_is_rows_not_location(tmp_path: Path) -> None:
         ({"audio": "who"}, UsageError, "the column 'who' of the data set .* is not audio but"),
     ],
 )
-def test_mistake_refusal_lists_choices(
-    tmp_path: Path, change: dict[str, Any], refusal: type[Exception], message: str
-) -> None:
+def test_mistake_lists_choices(tmp_path: Path, change: dict[str, Any], refusal: type[Exception], message: str) -> None:
     corpus = saved(tmp_path / "mine", rows()).model_copy(update=change)
     with pytest.raises(refusal, match=message):
         corpus.count()

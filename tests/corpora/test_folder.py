@@ -1,4 +1,4 @@
-"""A folder with audio and a manifest is a corpus; a mistake in it is shown by file, line and column."""
+"""A folder with audio and a manifest is a corpus; errors give the file, line and column."""
 
 import hashlib
 import json
@@ -75,13 +75,13 @@ def test_bom_and_crlf_are_harmless(corpus: Folder) -> None:
     assert corpus.content_digest() == before
 
 
-def test_fewer_utterances_can_be_used(corpus: Folder) -> None:
+def test_utterances_can_be_limited(corpus: Folder) -> None:
     two = Folder(path=corpus.path, utterances=2)
     assert [u.speaker for u in two.read_all()] == ["anna", ""]
     assert two.content_digest() != corpus.content_digest()
 
 
-def test_given_or_derived_ids_differ(tmp_path: Path) -> None:
+def test_ids_are_unique_and_safe(tmp_path: Path) -> None:
     manifest = (
         "path,text,id\nä.wav,one,\nö.wav,two,\na b.wav,three,\nplain.tar.wav,four,\nabs/x.wav,five,\nz.wav,six,my-6\n"
     )
@@ -91,7 +91,7 @@ def test_given_or_derived_ids_differ(tmp_path: Path) -> None:
     assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-") for name in ids)
 
 
-def test_move_keeps_corpus(corpus: Folder, tmp_path: Path) -> None:
+def test_moved_folder_is_same_corpus(corpus: Folder, tmp_path: Path) -> None:
     moved = shutil.copytree(corpus.path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
     there = Folder(path=str(moved))
     assert there.content_digest() == corpus.content_digest()
@@ -187,12 +187,12 @@ def test_manifest_mistake_is_located(tmp_path: Path, name: str, manifest: str, m
         ("m.jsonl", '{"path": "a.wav", "text": "b", "texts": ["b", "c"], "speaker": "anna"}\n'),
     ],
 )
-def test_unrequested_column_is_ignored(tmp_path: Path, name: str, manifest: str) -> None:
+def test_unused_column_is_ignored(tmp_path: Path, name: str, manifest: str) -> None:
     (utterance,) = folder(tmp_path, manifest, name).read_all()
     assert (utterance.text, utterance.speaker) == ("b", "anna")
 
 
-def test_non_utf8_text_is_refused_by_line(tmp_path: Path) -> None:
+def test_non_utf8_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_bytes("path,text\na.wav,fine\nb.wav,für\n".encode("latin-1"))
     with pytest.raises(UsageError, match=r"line 3: the byte 0xfc is not UTF-8"):
         Folder(path=str(tmp_path)).read_all()
@@ -277,7 +277,7 @@ def test_transcripts_pair_with_any_audio(tmp_path: Path) -> None:
         ("c-05", ""),
     ]
     assert [one.read().size for one in found[:3]] == [8_000, 8_000, 8_000]
-    assert abs(found[3].read().size - 8_000) < 1_200  # MP3 pads
+    assert abs(found[3].read().size - 8_000) < 1_200  # MP3 adds padding
     with pytest.raises(AudioError, match=r"05\.wav: .*05\.txt cannot be read: No such file.*; write the transcript"):
         found[4].read()
 

@@ -1,4 +1,4 @@
-"""A folder in the form of NeMo, Hugging Face, Kaldi or Lhotse is the same corpus as in emtta's own."""
+"""A folder in the layout of NeMo, Hugging Face, Kaldi or Lhotse gives the same corpus as emtta's own manifest."""
 
 import csv
 import dataclasses
@@ -51,7 +51,7 @@ def fields(one: Utterance) -> tuple[str, str, str, str, object]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_form_is_known_by_its_columns(tmp_path: Path, form: str) -> None:
+def test_form_is_detected(tmp_path: Path, form: str) -> None:
     found = list(corpus(tmp_path, form, SAID).read_all())
     assert [fields(one) for one in found] == [
         (one.id, one.text, one.language, one.speaker, {"accent": one.accent}) for one in SAID
@@ -61,7 +61,7 @@ def test_form_is_known_by_its_columns(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_segments_are_read_alone(tmp_path: Path, form: str) -> None:
+def test_only_segment_is_read(tmp_path: Path, form: str) -> None:
     folder = corpus(tmp_path, form, PARTS)
     whole = read_audio(tmp_path / "talk.flac")
     found = {one.id: one for one in folder.read_all()}
@@ -73,7 +73,7 @@ def test_segments_are_read_alone(tmp_path: Path, form: str) -> None:
     assert Folder(path=str(tmp_path), max_seconds=0.75).count().utterances == 2
 
 
-def test_all_forms_are_one_corpus(tmp_path: Path) -> None:
+def test_all_forms_give_same_corpus(tmp_path: Path) -> None:
     told = {form: corpus(tmp_path / form, form, PARTS).content_digest() for form in FORMS if form != "lhotse"}
     assert len({*told.values()}) == 1, told
     changed = [*PARTS[:2], Said("talk.flac", "they overlap", "c", begin=1.01, seconds=0.99, accent="x")]
@@ -81,12 +81,12 @@ def test_all_forms_are_one_corpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("form", "rate"), [("FLAC", 44_100), ("WAV", 8_000), ("OGG", 48_000), ("MP3", 22_050)])
-def test_segment_of_any_audio_is_its_part(tmp_path: Path, form: str, rate: int) -> None:
+def test_segment_of_any_audio_matches(tmp_path: Path, form: str, rate: int) -> None:
     put(tmp_path, {f"t.{form.lower()}": sound(3.0, form=form, rate=rate, channels=2)})
     put(tmp_path, {"manifest.csv": f"path,text,offset,duration\nt.{form.lower()},x,1.5,0.5\n"})
     (one,) = Folder(path=str(tmp_path)).read_all()
     whole, part = read_audio(tmp_path / f"t.{form.lower()}"), one.read()
-    inside = slice(400, -400)  # at its ends a resampler hears silence in place of what is beside the segment
+    inside = slice(400, -400)  # a resampler sees silence, not the neighbouring audio, at the edges of a segment
     assert part.size == 8_000
     assert np.abs(part - whole[24_000:32_000])[inside].max() < 0.02
 
@@ -102,7 +102,7 @@ def test_segment_of_any_audio_is_its_part(tmp_path: Path, form: str, rate: int) 
         ("offset,duration", ",2.0", 2.0, "talk"),
     ],
 )
-def test_segment_is_stated_in_seconds(tmp_path: Path, columns: str, values: str, seconds: float, name: str) -> None:
+def test_segment_is_in_seconds(tmp_path: Path, columns: str, values: str, seconds: float, name: str) -> None:
     put(tmp_path, {"talk.flac": sound(2.0), "manifest.csv": f"path,text,{columns}\ntalk.flac,x,{values}\n"})
     (one,) = Folder(path=str(tmp_path)).read_all()
     assert (one.id, one.read().size, one.seconds()) == (name, round(16_000 * seconds), pytest.approx(seconds))
@@ -128,7 +128,7 @@ def test_impossible_segment_is_refused(tmp_path: Path, columns: str, values: str
         Folder(path=str(tmp_path)).count()
 
 
-def test_segment_beyond_its_file_is_error(tmp_path: Path) -> None:
+def test_segment_beyond_file_is_error(tmp_path: Path) -> None:
     rows = "talk.flac,x,1.5,0.51\ntalk.flac,y,1.5,0.6\ntalk.flac,z,2.5,\ngone.flac,z,0,1\nnoise.flac,z,0,1\n"
     put(
         tmp_path,
@@ -151,7 +151,7 @@ def test_segment_beyond_its_file_is_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("second", ["t.flac,1,0.5", "t.flac,,", "./t.flac,1,0.5"])
-def test_same_segment_twice_is_refused(tmp_path: Path, second: str) -> None:
+def test_duplicate_segment_is_refused(tmp_path: Path, second: str) -> None:
     rows = f"path,offset,duration,text,id\nt.flac,1,0.5,x,one\n{second},y,two\n"
     put(tmp_path, {"t.flac": sound(2.0), "manifest.csv": rows})
     with pytest.raises(UsageError, match=r"line 3, column 'path': .* already the recording of line 2 .*offset and dur"):
@@ -176,7 +176,7 @@ def test_same_segment_twice_is_refused(tmp_path: Path, second: str) -> None:
         ("speaker,words\na,b\n", "manifest.csv", r"no column 'path', only 'speaker', 'words'.*\(audio_filepath\)"),
     ],
 )
-def test_mixture_is_refused_by_columns(tmp_path: Path, text: str, name: str, message: str) -> None:
+def test_mixed_forms_are_refused(tmp_path: Path, text: str, name: str, message: str) -> None:
     put(tmp_path, {"a.flac": sound(0.5), "b.flac": sound(0.5), name: text})
     with pytest.raises(UsageError, match=message):
         Folder(path=str(tmp_path)).count()
@@ -190,7 +190,7 @@ def test_mixture_is_refused_by_columns(tmp_path: Path, text: str, name: str, mes
         ("metadata.jsonl", {"file_name": "a.flac", "sentence": "x", "speaker_id": 7}, "en", "7"),
     ],
 )
-def test_usual_names_of_a_form_are_read(
+def test_common_column_names_are_read(
     tmp_path: Path, name: str, row: dict[str, object], language: str, speaker: str
 ) -> None:
     put(tmp_path, {"a.flac": sound(0.5), name: json.dumps(row)})
@@ -245,7 +245,7 @@ def test_outside_files_need_permission(tmp_path: Path, form: str) -> None:
     assert folder.identity() == allowed.identity()
 
 
-def test_outside_names_keep_machines_out(tmp_path: Path) -> None:
+def test_ids_do_not_depend_on_machine(tmp_path: Path) -> None:
     for place in ("one", "two"):
         files = {f"data/{name}.flac": sound(0.4, hertz=hertz) for name, hertz in (("a/1", 200), ("b/1", 300))}
         put(tmp_path / place, files)
@@ -301,7 +301,7 @@ def test_split_is_a_subfolder(tmp_path: Path) -> None:
             Folder(path=str(tmp_path / name), split="dev").count()
 
 
-def test_split_of_any_form_is_heeded(tmp_path: Path) -> None:
+def test_every_form_supports_splits(tmp_path: Path) -> None:
     for split, text in (("train", "one"), ("test", "two")):
         put(tmp_path / "top" / split, {"a.flac": sound(0.4)})
         put(tmp_path / "each" / split, {"a.flac": sound(0.4), "wav.scp": "u a.flac\n", "text": f"u {text}\n"})
@@ -313,7 +313,7 @@ def test_split_of_any_form_is_heeded(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[PreparedRow]]:
-    """The first utterances of each set of real speech, by its folder's name, prepared from its own manifest."""
+    """The first utterances of each real data set, prepared from its own manifest, by the name of its folder."""
     if not REAL.is_dir():
         pytest.skip(f"{REAL} is not there: real speech, a folder a set; EMTTA_REAL_SPEECH names another place")
     made = tmp_path_factory.mktemp("real")
@@ -362,7 +362,7 @@ def test_real_speech_is_same_in_each_form(tmp_path: Path, real: dict[str, list[P
         assert all(json.loads(row.metadata) == {"accent": one.accent} for row, one in zip(found, said, strict=True))
 
 
-def test_command_allows_outside_files(tmp_path: Path, emtta: Command, suite_file: SuiteFile) -> None:
+def test_option_allows_outside_files(tmp_path: Path, emtta: Command, suite_file: SuiteFile) -> None:
     put(tmp_path, {"away/a.flac": sound(0.5), "speech/manifest.csv": "path,text\n../away/a.flac,hello\n"})
     suite = suite_file(methods=("source",))
     refused = emtta("prepare", suite, "--store", tmp_path / "store")

@@ -1,5 +1,6 @@
-"""Corpora on the hub: read as `datasets` reads them, pinned to a commit, streamed where few are wanted, and each way in
-which they cannot be had is said in words.
+"""Corpora on the hub: read as `datasets` reads them, pinned to a commit, and streamed if few utterances are needed.
+
+Each kind of failure has its own message.
 """
 
 import logging
@@ -27,7 +28,7 @@ def downloads(hub: Hub) -> list[str]:
     return [line for line in hub.asked if line.startswith("GET /datasets/") and "bytes=" not in line]
 
 
-def test_rows_of_all_files_come_in_order(hub: Hub) -> None:
+def test_rows_of_all_files_are_in_order(hub: Hub) -> None:
     librispeech_hub(hub)
     found = list(LibriSpeech().read_all())
     assert [(one.id, one.text, one.language, one.speaker) for one in found] == [
@@ -116,7 +117,7 @@ def test_identity_follows_audio_not_card(hub: Hub) -> None:
     assert before.identity() == mended.identity() == LibriSpeech().identity()
 
 
-def test_no_network_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_missing_network_suggests_remedy(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UnreachableHubError, match=r"cannot be downloaded from http://127\.0\.0\.1:9: .*EMTTA_CORPORA"):
         LibriSpeech().located()
@@ -204,7 +205,7 @@ def test_other_schema_is_refused(hub: Hub) -> None:
         list(LibriSpeech().read_all())
 
 
-def test_outage_is_retried_gate_is_not(hub: Hub) -> None:
+def test_outage_is_transient_gate_is_not(hub: Hub) -> None:
     hub.status = 503
     with pytest.raises(
         UnreachableHubError, match="answers 503 when asked for data set openslr/librispeech_asr"
@@ -219,7 +220,7 @@ def test_outage_is_retried_gate_is_not(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429])
-def test_rate_limit_is_retried(hub: Hub, status: int) -> None:
+def test_rate_limit_is_transient(hub: Hub, status: int) -> None:
     librispeech_hub(hub)
     content = LibriSpeech().content_digest()
     hub.status = status
@@ -273,7 +274,7 @@ def test_unwritable_cache_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest
     ],
     ids=["cut off", "rows"],
 )
-def test_corrupt_file_says_how_to_refetch(hub: Hub, tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
+def test_corrupt_file_suggests_refetch(hub: Hub, tmp_path: Path, damaged: Callable[[bytes], bytes]) -> None:
     librispeech_hub(hub)
     assert len(list(LibriSpeech().read_all())) == 6
     whole = {path: path.resolve().read_bytes() for path in (tmp_path / "hub").rglob("*.parquet")}

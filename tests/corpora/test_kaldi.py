@@ -1,4 +1,4 @@
-"""Kaldi's tables: each is heeded or told as unused, and a mistake is shown by table and line."""
+"""Each Kaldi table is used or reported as unused; errors give the table and line."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,7 @@ def test_kaldi_mistake_is_located(tmp_path: Path, files: dict[str, bytes | str],
         Folder(path=str(tmp_path)).count()
 
 
-def test_kaldi_tables_are_heeded(tmp_path: Path) -> None:
+def test_kaldi_tables_are_used(tmp_path: Path) -> None:
     tables = {"wav.scp": "a\ta.flac\nb  b.flac\n", "text": "a x y\nc lonely\n", "utt2spk": "a anna\nb ben\n"}
     tables |= {"spk2gender": "anna f\nben m\n", "spk2utt": "anna a\nben b\n", "feats.scp": "a f.ark:1\n"}
     put(tmp_path, {"a.flac": sound(0.5), "b.flac": sound(0.6), **tables})

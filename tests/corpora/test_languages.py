@@ -1,4 +1,4 @@
-"""The language is the corpus's, or what the unadapted model detects, as Whisper does; it is recorded and shown."""
+"""The language is the corpus's, or detected by the source model as Whisper does; it is recorded and reported."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_detection_matches_transformers(model: SpeechModel, tiny_model: Path) ->
     torch.testing.assert_close(torch.tensor([each.probability for each in found]), chances, rtol=0, atol=1e-4)
 
 
-def test_monolingual_model_says_so(english: Path) -> None:
+def test_monolingual_model_cannot_detect(english: Path) -> None:
     model = load_model(english, device="cpu")
     with pytest.raises(UsageError, match=r"knows only the language 'en'.*language = 'corpus'"):
         detect_language(model, sounds([1.0])[0])
@@ -63,16 +63,16 @@ def test_cantonese_falls_back_to_chinese(languages: tuple[str, ...], told: str, 
     model = load_model(make_checkpoint(tmp_path / "model", languages=languages), device="cpu")
     (prompt,) = model.prompt.rows(["yue"], model.device).tolist()
     assert tuple(prompt) == model.prompt.tokens[told]
-    assert model.languages == tuple(sorted(languages))  # what is detected is what it has tokens for
+    assert model.languages == tuple(sorted(languages))  # only languages with a token can be detected
     with pytest.raises(UsageError, match="unknown language 'de'"):
         model.prompt.rows(["yue", "de"], model.device)
 
 
-def test_corpus_decides_scoring(
+def test_scoring_uses_corpus_language(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, model: SpeechModel
 ) -> None:
     manifest = "path,text,language\ngood0.wav,one boat,en\ngood1.wav,jedna łódka,pl\ngood2.wav,ein boot,de\n"
-    (speech.path / "manifest.csv").write_text(manifest)  # Polish, which the model does not know, is no hindrance here
+    (speech.path / "manifest.csv").write_text(manifest)  # the model does not know Polish, but detection replaces it
     path = suite_file()
     path.write_text(path.read_text().replace("model = {", 'model = { language = "detect",'))
     store = tmp_path / "store"
@@ -84,7 +84,8 @@ def test_corpus_decides_scoring(
         scored = catalogue.query("SELECT DISTINCT language, normalizer FROM utterances ORDER BY 1").rows
         report = catalogue.report("languages", method="source").records
     assert [(row[0], row[1]) for row in rows[::2]] == [("good0", "en"), ("good1", "pl"), ("good2", "de")]
-    for one, other in zip(rows[::2], rows[1::2], strict=True):  # of both methods: it is the unadapted model's
+    # The rows of both methods: detection uses the source model.
+    for one, other in zip(rows[::2], rows[1::2], strict=True):
         assert one[:4] == other[:4]
         assert one[2] in LANGUAGES
         assert 1 / len(LANGUAGES) <= one[3] <= 1
@@ -94,7 +95,7 @@ def test_corpus_decides_scoring(
     assert {row["spoken"] for row in report} == {"de", "en", "pl"}
 
 
-def test_unknown_one_fails_alone(
+def test_unknown_language_fails_alone(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     manifest = "path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,dwie łódki,pl\ngood2.wav,ein boot,de\n"
@@ -111,7 +112,7 @@ def test_unknown_one_fails_alone(
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == ["complete,3,2"]
 
 
-def test_domain_with_none_known_fails(
+def test_domain_of_unknown_languages_fails(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     (speech.path / "manifest.csv").write_text("path,text,language\ngood0.wav,jedna łódka,pl\ngood1.wav,łódki,cs\n")

@@ -1,4 +1,4 @@
-"""Lhotse's cuts: those that cannot be read as meant are refused by line; a missing lhotse names its command."""
+"""Lhotse cuts: unsupported or invalid ones are refused by line; a missing lhotse names the command to install it."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ CUT = {
         ({"supervisions": 7}, r"line 2: lhotse cannot read it: "),
     ],
 )
-def test_unreadable_cut_is_refused_by_line(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_bad_cut_is_located(tmp_path: Path, change: dict[str, object], message: str) -> None:
     pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
     inner = {name: value for name, value in change.items() if name in ("sources", "transforms")}
     recording = dict(CUT["recording"]) | inner | ({"channel_ids": [0, 1]} if "2 channels" in message else {})
@@ -57,7 +57,7 @@ def test_unreadable_cut_is_refused_by_line(tmp_path: Path, change: dict[str, obj
         Folder(path=str(tmp_path)).count()
 
 
-def test_missing_lhotse_names_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_lhotse_names_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, {"a.flac": sound(0.5), "night.jsonl": json.dumps(CUT)})
     monkeypatch.setitem(sys.modules, "lhotse.serialization", None)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A library that fails at one utterance costs that utterance alone, and says why in words."""
+"""If a library fails on one utterance, only that utterance fails, with a plain reason."""
 
 import logging
 from pathlib import Path
@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def check(errors: dict[str, str | None], bad: str, stage: str, words: str) -> None:
-    """Check that one utterance alone is in error, with a reason that names no exception."""
+    """Check that only one utterance is in error, with a reason that names no exception class."""
     assert [name for name, error in errors.items() if error is not None] == [bad]
     reason = str(errors[bad])
     assert reason.startswith(f"it could not be {stage}: {words};")
@@ -46,7 +46,7 @@ def check(errors: dict[str, str | None], bad: str, stage: str, words: str) -> No
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_during_preparation(
+def test_preparation_error_is_isolated(
     suite_file: SuiteFile,
     speech: Speech,
     store: Store,
@@ -69,7 +69,7 @@ def test_during_preparation(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_during_adaptation(
+def test_adaptation_error_is_isolated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception, words: str
 ) -> None:
     prepare = engine.prepare_batch
@@ -87,7 +87,7 @@ def test_during_adaptation(
 
 
 @pytest.mark.parametrize(("fault", "words"), FAULTS)
-def test_during_scoring(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception, words: str) -> None:
+def test_scoring_error_is_isolated(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception, words: str) -> None:
     process = jiwer.process_words
 
     def fail(reference: str, hypothesis: str) -> Any:
@@ -96,7 +96,7 @@ def test_during_scoring(bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Ex
         return process(reference, hypothesis)
 
     monkeypatch.setattr(jiwer, "process_words", fail)
-    wer._by_word.cache_clear()  # which another test may have filled
+    wer._by_word.cache_clear()  # another test may have filled it
     bench.evaluate("source")
     done = bench.store.done(bench.key(bench.cells["source"]), bench.cells["source"].cell_id)
     check({name: row.error for name, row in done.items()}, "good1", "scored", words)

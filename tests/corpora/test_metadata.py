@@ -1,4 +1,4 @@
-"""Further columns of a manifest or a data set are kept with each utterance, or told of as left out."""
+"""Other columns of a manifest or data set are kept with each utterance, or reported as left out."""
 
 import datetime
 import json
@@ -69,7 +69,7 @@ def test_large_column_is_reported(tmp_path: Path) -> None:
     )
 
 
-def test_manifest_bytes_are_left_out(tmp_path: Path) -> None:
+def test_binary_column_is_left_out(tmp_path: Path) -> None:
     put(tmp_path, {"a.flac": sound(0.3)})
     when = pa.array([datetime.datetime(2026, 1, 2, 3)], pa.timestamp("us"))
     columns = {

@@ -1,6 +1,6 @@
-"""The published corpora, in the layouts in which they are given out.
+"""The published corpora, in the layouts in which they are distributed.
 
-Long, for every corpus is held to the same promises, as a folder and on the hub.
+One long file, because every corpus must meet the same requirements, as a folder and on the hub.
 """
 
 import itertools
@@ -116,7 +116,7 @@ def test_missing_file_fails_alone(tmp_path: Path) -> None:
 
 
 def told(corpus: Corpus) -> list[tuple[str, str, str, str, int]]:
-    """Return what there is to know of each utterance, its length in samples too."""
+    """Return all fields of each utterance, with its length in samples."""
     return [(one.id, one.text, one.language, one.speaker, one.read().size) for one in corpus.read_all()]
 
 
@@ -129,7 +129,7 @@ LIBRISPEECH_SPLITS = {
     "train-clean-360": "train.clean.360",
     "train-other-500": "train.other.500",
 }
-"""What the hub calls each split."""
+"""The hub's name for each split."""
 
 
 @pytest.mark.parametrize("split", LIBRISPEECH_SPLITS)
@@ -166,7 +166,7 @@ def test_mls_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: st
 @pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
 def test_common_voice_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: str, card: bool) -> None:
     common_voice_hub(hub, COMMON_VOICE_PARTS, card=card)
-    for part in sorted(COMMON_VOICE_PARTS):  # `test` has an empty dev.tsv, which `validation` fills
+    for part in sorted(COMMON_VOICE_PARTS):  # `test` writes an empty dev.tsv, which `validation` then fills
         common_voice_folder(tmp_path, *part)
     wanted = CommonVoice.model_validate({"language": language, "split": split})
     texts = [marked(f'Ele disse: "sim" {index}.', language, split) for index in range(3)]
@@ -234,7 +234,7 @@ def test_link_named_like_archive_works(tmp_path: Path, monkeypatch: pytest.Monke
     assert told(parse_suite(named.to_toml()).domains[0].corpus) == told(found)
 
 
-def test_mls_offers_exactly_its_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mls_has_exactly_its_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
     for language, code in CODES.items():
         mls_folder(tmp_path, language)
@@ -252,7 +252,7 @@ def test_mls_missing_text_fails_alone(tmp_path: Path) -> None:
         last.read()
 
 
-def test_l2arctic_has_six_accents_of_four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l2arctic_has_6_accents_of_4_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     everyone = [speaker for speakers in SPEAKERS.values() for speaker in speakers]
     l2arctic_folder(tmp_path, everyone)
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
@@ -286,7 +286,7 @@ def test_l2arctic_missing_is_requested(tmp_path: Path, monkeypatch: pytest.Monke
         L2Arctic(accent="hindi").located()
 
 
-def test_l2arctic_goes_on_without_a_speaker(tmp_path: Path) -> None:
+def test_l2arctic_continues_without_speaker(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, ["ASI", "TNI"])
     counted = L2Arctic(accent="hindi", path=str(root)).count()
     assert counted.utterances == 4
@@ -296,7 +296,7 @@ def test_l2arctic_goes_on_without_a_speaker(tmp_path: Path) -> None:
     )
 
 
-def test_l2arctic_leaves_out_what_authors_do(tmp_path: Path) -> None:
+def test_l2arctic_can_omit_exceptions(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["arabic"], sentences=1)
     for speaker, names in EXCEPTIONS.items():
         if speaker in SPEAKERS["arabic"]:
@@ -325,7 +325,7 @@ def test_l2arctic_missing_wav_fails_alone(tmp_path: Path) -> None:
     assert corpus.content_digest() != whole
 
 
-def test_l2arctic_names_absent_speakers(tmp_path: Path) -> None:
+def test_l2arctic_names_empty_speakers(tmp_path: Path) -> None:
     root = l2arctic_folder(tmp_path, SPEAKERS["hindi"])
     for speaker in ("RRBI", "TNI"):
         for path in (*root.glob(f"{speaker}/wav/*"), *root.glob(f"{speaker}/transcript/*")):
@@ -444,7 +444,7 @@ def test_tedlium_cuts_talks_like_hub(tmp_path: Path, hub: Hub) -> None:
         TedLium(split="dev").located()
 
 
-def test_tedlium_skips_unscorable(tmp_path: Path, hub: Hub) -> None:
+def test_tedlium_flags_unscorable(tmp_path: Path, hub: Hub) -> None:
     unscored = ("<unk> <unk>", "ignore_time_segment_in_scoring")
     tedlium_hub(hub, *unscored)
     root = tedlium_folder(tmp_path, "test", *unscored)

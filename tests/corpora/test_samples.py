@@ -1,4 +1,4 @@
-"""A limit takes a sample that is spread over the speakers: the same one always, of which a larger limit keeps all."""
+"""A limit selects a sample spread over the speakers: always the same one, and contained in that of a larger limit."""
 
 from collections import Counter
 from pathlib import Path
@@ -54,7 +54,7 @@ def speakers(corpus: Corpus, limit: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_speakers_take_turns(tmp_path: Path, make: type) -> None:
+def test_sample_is_spread_over_speakers(tmp_path: Path, make: type) -> None:
     corpus = make(tmp_path)
     everyone = speakers(corpus, 1000)
     for limit in (2, len(everyone), len(everyone) + 1, 2 * len(everyone)):
@@ -82,7 +82,7 @@ def test_sample_is_not_first_sentences(tmp_path: Path) -> None:
     assert len({one.id.rpartition("-")[2] for one in corpus.read_all(4)}) > 1
 
 
-def test_sample_does_not_depend_on_order_of_rows(tmp_path: Path) -> None:
+def test_sample_ignores_row_order(tmp_path: Path) -> None:
     corpus = manifest(tmp_path)
     before = {one.id for one in corpus.read_all(7)}
     head, *lines = (tmp_path / "manifest.csv").read_text().splitlines()
@@ -90,14 +90,14 @@ def test_sample_does_not_depend_on_order_of_rows(tmp_path: Path) -> None:
     assert {one.id for one in corpus.read_all(7)} == before
 
 
-def test_without_speakers_sample_is_of_utterances(tmp_path: Path) -> None:
+def test_sample_without_speakers_is_random(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path,text\n" + "".join(f"{index}.flac,hello\n" for index in range(40)))
     corpus = Folder(path=str(tmp_path))
     assert corpus.count(10).sample == "limit 10: 10 of 40 utterances, at random: no speaker is known"
     assert [one.id for one in corpus.read_all(10)] != [str(index) for index in range(10)]
 
 
-def test_field_utterances_takes_same_sample(tmp_path: Path) -> None:
+def test_utterances_field_selects_same_sample(tmp_path: Path) -> None:
     corpus = librispeech(tmp_path)
     few = corpus.model_copy(update={"utterances": 5})
     assert [one.id for one in few.read_all()] == [one.id for one in corpus.read_all(5)]
@@ -105,7 +105,7 @@ def test_field_utterances_takes_same_sample(tmp_path: Path) -> None:
     assert few.content_digest() != corpus.content_digest()
 
 
-def test_too_long_utterances_give_way_to_next(tmp_path: Path) -> None:
+def test_too_long_utterances_are_replaced(tmp_path: Path) -> None:
     corpus = librispeech(tmp_path).model_copy(update={"max_seconds": 0.85})
     short = {one.id for one in corpus.read_all()}
     assert len(short) == 6
@@ -113,7 +113,7 @@ def test_too_long_utterances_give_way_to_next(tmp_path: Path) -> None:
     assert (corpus.count(6).utterances, corpus.count().left_out) == (6, 6)
 
 
-def test_headers_are_read_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_sampled_headers_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from emtta_core.corpora import recording
 
     asked: list[Path] = []
@@ -123,7 +123,7 @@ def test_headers_are_read_of_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(asked) == 3
 
 
-def test_hub_gives_sample_of_folder(tmp_path: Path, hub: Hub) -> None:
+def test_hub_sample_equals_folders(tmp_path: Path, hub: Hub) -> None:
     librispeech_hub(hub, librispeech_rows(12))
     for limit in (2, 5, 11):
         assert {one.id for one in LibriSpeech().read_all(limit)} == {
@@ -132,25 +132,25 @@ def test_hub_gives_sample_of_folder(tmp_path: Path, hub: Hub) -> None:
     assert LibriSpeech().count(5).sample == "limit 5: 5 of 12 utterances, spread over 2 speakers"
 
 
-def test_counting_sample_on_hub_reads_names_alone(hub: Hub) -> None:
+def test_counting_on_hub_reads_no_audio(hub: Hub) -> None:
     librispeech_hub(hub, librispeech_rows(40))
     assert LibriSpeech().count(6).utterances == 6
     assert not downloads(hub)
     asked = len(hub.asked)
-    assert speakers(LibriSpeech(), 1).total() == 1  # its row group is read, and no file is fetched
+    assert speakers(LibriSpeech(), 1).total() == 1  # reads its row group, and downloads no file
     assert not downloads(hub)
     assert len(hub.asked) > asked
     assert speakers(LibriSpeech(), 30).total() == 30
     assert len(downloads(hub)) == 2
 
 
-def test_synthetic_says_its_voices() -> None:
+def test_synthetic_knows_its_speakers() -> None:
     corpus = Synthetic(utterances=12, voices=("de", "de+f1", "de+m3"))
     assert corpus.count(2).sample == "limit 2: 2 of 12 utterances, spread over 2 speakers"
     assert (corpus.count(12).sample, corpus.count().sample) == (None, None)
 
 
-def test_plan_and_page_say_it(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_plan_and_page_describe_sample(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
     librispeech_folder(tmp_path, count=12)
     domain = '[[domains]]\nname = "{}"\ngroup = "g"\ncorpus = {{ name = "librispeech", path = "LibriSpeech" }}\n'
     file = suite_file(domain.format("one") + domain.format("two"), ("source",))

@@ -1,4 +1,4 @@
-"""What is no plain file, or claims to be endless, is refused at once, wherever a user names it."""
+"""A special file, or one of absurd size, is refused at once, wherever a user names it."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from emtta_core.model import load_model
 
 
 def claiming(rate: int, frames: int, path: Path) -> None:
-    """Write a sparse WAV file, as long as its header says, of which nothing is on the disk."""
+    """Write a sparse WAV file with the length that its header states, but no data on the disk."""
     size = min(2 * frames, 0xFFFF_FFFF)
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(36 + size, 0xFFFF_FFFF), b"WAVE", b"fmt ", 16, 1, 1, rate,
                          2 * rate, 2, 16, b"data", size)  # fmt: skip
@@ -73,7 +73,7 @@ def test_recording_fails_without_blocking(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe", "gone"])
-def test_without_manifest_is_reported_too(tmp_path: Path, kind: str) -> None:
+def test_special_file_without_manifest_fails(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "a.wav")
     (tmp_path / "a.txt").write_text("no")
@@ -90,7 +90,7 @@ def test_without_manifest_is_reported_too(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe"])
 @pytest.mark.parametrize("name", ["manifest.csv", "manifest.jsonl", "manifest.parquet"])
-def test_manifest_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+def test_special_manifest_is_refused(tmp_path: Path, kind: str, name: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / name)
     with pytest.raises((UsageError, CorpusError), match=f"cannot be read: {words}"):
@@ -98,7 +98,7 @@ def test_manifest_is_refused(tmp_path: Path, kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zeros", "pipe", "slow"])
-def test_noise_is_refused(tmp_path: Path, kind: str) -> None:
+def test_special_noise_is_refused(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "noise.wav")
     with pytest.raises(UsageError, match=f"the noise cannot be used: .*{words}"):
@@ -155,7 +155,7 @@ def test_absurd_config_is_refused(checkpoint: Path, tmp_path: Path, settings: di
         ("qwen2_audio", "audio_config", {"d_model": 10**9}, "asks for about"),
     ],
 )
-def test_absurd_config_of_any_kind_is_refused(
+def test_absurd_config_of_any_family_is_refused(
     tmp_path: Path, kind: str, part: str | None, settings: dict[str, object], words: str
 ) -> None:
     folder = KINDS[kind](tmp_path / kind)
@@ -175,7 +175,7 @@ def test_environment_raises_size_limit(checkpoint: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"])
-def test_model_file_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
+def test_special_model_file_is_refused(checkpoint: Path, tmp_path: Path, name: str) -> None:
     for kind in ("zeros", "pipe"):
         copy = Path(shutil.copytree(checkpoint, tmp_path / kind))
         (copy / name).unlink()

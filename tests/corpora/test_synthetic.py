@@ -1,4 +1,4 @@
-"""The synthetic corpus speaks the same sentences with the same samples on any machine, in any order."""
+"""The synthetic corpus has the same sentences and samples on any machine, in any order."""
 
 import itertools
 import random
@@ -38,8 +38,8 @@ def test_normalizer_keeps_grammar_words(language: str) -> None:
     assert [word for word in load_grammar(language).words() if normalize(word) != word] == []
 
 
-def test_neighbour_hardly_predicts_word() -> None:
-    """Of the most frequent English words, none is followed by one same word more than half of the time."""
+def test_previous_word_predicts_little() -> None:
+    """No frequent English content word is followed by the same word more than 55 % of the time."""
     rng = random.Random(0)
     followers: dict[str, list[str]] = {}
     for _ in range(5_000):
@@ -72,7 +72,7 @@ def test_sentence_ignores_earlier_speech() -> None:
 
 
 def test_breathy_voice_is_reproducible() -> None:
-    """espeak-ng seeds its generator with the second; the voices of the murmur behind speech draw from it."""
+    """espeak-ng seeds its generator with the current second, and these voices, some of them in the babble, use it."""
     voices = [f"en-us+{variant}" for variant in ("f2", "f3", "f5", "whisper")]
     before = [speak("every purple tiger stumbled", voice).waveform for voice in voices]
     time.sleep(1.1)
@@ -121,7 +121,7 @@ def test_voice_release_changes_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Synthetic().content_digest() != before
 
 
-def test_noise_voices_use_train_sentences() -> None:
+def test_noise_voices_depend_on_seed() -> None:
     first, second = voices_for_noise(2, seed=5), voices_for_noise(2, seed=5)
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Each column and file that a user gave is used, refused, or told of as not used."""
+"""Each column and file that a user provides is used, refused, or reported as unused."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def manifest(folder: Path, text: str, name: str = "manifest.csv") -> Folder:
         *((name, "id") for name in ("utt_id", "uid", "audio_id")),
     ],
 )
-def test_synonymous_column_is_asked_about(tmp_path: Path, column: str, meant: str) -> None:
+def test_synonymous_column_is_questioned(tmp_path: Path, column: str, meant: str) -> None:
     with pytest.raises(UsageError, match=f"there is a column '{column}'; should it be '{meant}'"):
         manifest(tmp_path, f"path,text,{column}\na.flac,hello,de\n").count()
     assert manifest(tmp_path, f"path,text,{column},{meant}\na.flac,hello,x,de\n").count().utterances == 1
@@ -41,7 +41,7 @@ def test_foreign_columns_are_suggested(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "column", ["begin_time", "start_time", "end_ms", "audio_start", "seg_end", "t0", "start_ms", "channel"]
 )
-def test_uncertain_column_is_asked_about(tmp_path: Path, column: str) -> None:
+def test_ambiguous_column_is_questioned(tmp_path: Path, column: str) -> None:
     for text, name in (
         (f"path,text,{column}\na.flac,hello,0.5\n", "manifest.csv"),
         (f'{{"path": "a.flac", "text": "x", "{column}": 0.5}}', "manifest.jsonl"),
@@ -138,7 +138,7 @@ def test_hidden_copies_are_reported(tmp_path: Path) -> None:
     assert corpus.count().notes == ("hidden, and skipped: ._u0.flac, ._u0.txt, .ipynb_checkpoints and 1 more",)
 
 
-def test_two_recordings_are_refused(tmp_path: Path) -> None:
+def test_two_recordings_of_name_are_refused(tmp_path: Path) -> None:
     put(tmp_path, {"u0.flac": sound(0.2), "u0.wav": sound(0.2, form="WAV"), "u0.txt": "here"})
     with pytest.raises(UsageError, match=r"has u0\.flac and u0\.wav, which share a transcript; remove one"):
         Folder(path=str(tmp_path)).count()
@@ -187,7 +187,7 @@ def test_declared_language_is_kept(tmp_path: Path) -> None:
     assert (found.utterances, found.notes) == (2, ("columns kept as metadata: locale, gender",))
 
 
-def test_empty_split_harms_no_other(tmp_path: Path) -> None:
+def test_only_empty_split_is_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "d")
     whole.select([]).save_to_disk(str(tmp_path / "empty"))
     DatasetDict({"test": whole, "none": whole.select([])}).save_to_disk(str(tmp_path / "both"))

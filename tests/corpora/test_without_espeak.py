@@ -1,4 +1,4 @@
-"""Without espeak-ng, which is an extra for its licence, the shipped suites say what they always say."""
+"""Without espeak-ng, an extra because of its licence, the shipped suites give the same audio."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from emtta_core.corpora.espeak import say
 print(json.dumps({one.key: hashlib.sha256(say(one).waveform).hexdigest() for one in spoken_speech.sentences()}))
 """
 COMMAND = "from flows.cli.main import main; main()"
-# Each argument is a command, as a JSON list: in one process, for to import all that they want takes seconds. What each
-# says comes with its exit code, a line of JSON each.
+# Each argument is a command, as a JSON list; all run in one process, because their imports take seconds. For each,
+# prints its exit code and output as a line of JSON.
 COMMANDS = """
 import contextlib, io, json, sys
 from flows.cli.main import main
@@ -67,7 +67,7 @@ def test_shipped_sentences_are_identical() -> None:
     assert SPOKEN.stat().st_size < 8e6
 
 
-@pytest.mark.slow  # it is made of the sentences above
+@pytest.mark.slow  # consists of the sentences above
 def test_shipped_suite_audio_is_identical(tmp_path: Path) -> None:
     for store, script in (("without", BLOCKED + COMMAND), ("with", COMMAND)):
         done = run(script, "prepare", "smoke", "--store", tmp_path / store)

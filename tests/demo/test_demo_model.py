@@ -1,4 +1,4 @@
-"""The demo model: a genuine Whisper under 12 MB that hears its trained voices, on clean synthetic speech."""
+"""The demo model: a real Whisper under 12 MB that recognises its trained voices, on clean synthetic speech."""
 
 from importlib.resources import as_file, files
 
@@ -14,7 +14,7 @@ WER_AT_MOST = {"en": 2.0}
 WER_AT_MOST_ELSEWHERE = 5.0
 
 
-def test_transformers_reads_it_as_whisper() -> None:
+def test_transformers_loads_it_as_whisper() -> None:
     with as_file(DEMO) as folder:
         model = WhisperForConditionalGeneration.from_pretrained(folder)
         tokenizer = WhisperTokenizer.from_pretrained(folder)
@@ -25,7 +25,7 @@ def test_transformers_reads_it_as_whisper() -> None:
     assert set(model.generation_config.lang_to_id) == {f"<|{language}|>" for language in LANGUAGES}
 
 
-def test_it_transcribes_unseen_sentences() -> None:
+def test_unseen_sentences_are_transcribed() -> None:
     with as_file(DEMO) as folder:
         rows = list(measure(folder, utterances=20, unheard=False))
     assert [row.language for row in rows] == list(LANGUAGES)
@@ -33,7 +33,7 @@ def test_it_transcribes_unseen_sentences() -> None:
         assert row.wer <= WER_AT_MOST.get(row.language, WER_AT_MOST_ELSEWHERE), row
 
 
-def test_card_says_synthetic_with_wer() -> None:
+def test_card_shows_synthetic_wer() -> None:
     card = (DEMO / CARD_FILE).read_text(encoding="utf-8")
     assert "**synthetic**" in card
     for language in LANGUAGES:
@@ -41,5 +41,5 @@ def test_card_says_synthetic_with_wer() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_it_knows_its_languages(language: str) -> None:
+def test_model_knows_its_languages(language: str) -> None:
     assert language in load_model("demo").languages

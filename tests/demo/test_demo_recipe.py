@@ -1,4 +1,4 @@
-"""The demo model's recipe: examples are repeatable, training can be stopped and resumed, the result is a Whisper."""
+"""The demo model's recipe: examples are reproducible, training can be stopped and resumed, the result is a Whisper."""
 
 import re
 import shlex
@@ -75,7 +75,7 @@ def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, 
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
-def test_command_leaves_loadable_whisper(tmp_path: Path) -> None:
+def test_training_makes_loadable_whisper(tmp_path: Path) -> None:
     said: list[str] = []
     threads = torch.get_num_threads()
     train(tmp_path / "model", TINY, say=said.append)
@@ -89,8 +89,8 @@ def test_command_leaves_loadable_whisper(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_missing_demo_model_is_trained(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the command that is suggested, with a tiny recipe in place of the one that takes hours."""
+def test_suggested_command_trains_demo_model(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tiny recipe instead of the one that takes hours."""
     monkeypatch.setattr("emtta_core.model.model_files.resources.files", lambda _: tmp_path / "an installation")
     with pytest.raises(ModelError) as missing:
         folder_of("demo")

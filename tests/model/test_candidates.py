@@ -1,4 +1,4 @@
-"""Candidates are drawn from the policy, by numbers of their own, share their beginnings, and always end."""
+"""Candidates are sampled from the policy, have their own random numbers, share prefixes, and always end."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def first_distribution(model: SpeechModel) -> Tensor:
     return model.policy.mask_step(forward.logits(model.weights, hidden[-1]), first=True).softmax(-1)
 
 
-def test_each_ends_once_or_at_own_limit(model: SpeechModel) -> None:
+def test_each_ends_once_or_at_its_limit(model: SpeechModel) -> None:
     limits = [30, 3, 12, 1]
     for strategies in ([Sampled(torch.arange(4), 6), Greedy()], [BeamSearch(5), Greedy()]):
         for made in grown(model, list(strategies), limits):
@@ -75,7 +75,7 @@ def test_each_ends_once_or_at_own_limit(model: SpeechModel) -> None:
                     assert (made.tokens[utterance, row][length:] == end).all()
 
 
-def test_greedy_row_does_not_affect_them(model: SpeechModel) -> None:
+def test_greedy_row_does_not_affect_others(model: SpeechModel) -> None:
     keys = torch.arange(3)
     limits = [20, 16, 18]
     for one, other in ((Sampled(keys, 6), Sampled(keys, 6)), (BeamSearch(4), BeamSearch(4))):
@@ -99,7 +99,7 @@ def test_greedy_takes_likeliest_tokens(model: SpeechModel) -> None:
 
 
 def forced(model: SpeechModel, made: Hypotheses) -> tuple[Tensor, Tensor]:
-    """Teacher-force one utterance's one sequence; return the policy's entropies and logits at its tokens."""
+    """Teacher-force the only sequence of one utterance; return the policy's entropies and logits at its tokens."""
     mel = model.front_end.mel(sounds([1.0]), device=model.device, dtype=model.dtype)
     norms = split(model.weights, source_parameters(model.weights, 1))
     encoded = forward.encode(model.weights, norms.encoder, model.front_end.stem(mel))
@@ -136,7 +136,7 @@ def test_shared_prefixes_are_one_node() -> None:
     ]
 
 
-def test_draws_depend_on_seed_and_step() -> None:
+def test_noise_key_depends_on_all_inputs() -> None:
     def key(name: str, utterance_id: str, step: int, seed: int = 0) -> int:
         return noise_key(method(name), Options(candidates=4, seed=seed), utterance_id, step)
 
@@ -153,7 +153,7 @@ def test_limit_grows_with_duration(model: SpeechModel) -> None:
     assert policy.max_tokens(1000.0, "en", prompt) == policy.max_target_positions - prompt
 
 
-def test_long_spelling_gets_more_tokens(tiny_model: Path) -> None:
+def test_long_spelling_allows_more_tokens(tiny_model: Path) -> None:
     usual, more = load_model(tiny_model, device="cpu"), load_model(tiny_model, device="cpu", tokens_per_second=20.0)
     needs = {"en": TOKENS_PER_SECOND, "de": TOKENS_PER_SECOND, "hi": 30, "bn": 50, "ka": 70, "my": 105}
     for language, needed in needs.items():

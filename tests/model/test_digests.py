@@ -1,4 +1,4 @@
-"""The digest of a model is remembered as long as none of its files changes, and never trusted by who adapts it."""
+"""A model's digest is cached until one of its files changes, and checked again before adaptation."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from emtta_core.suite import ModelChoice, load_suite
 
 @pytest.fixture
 def folder(tiny_model: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny model whose files are an hour old."""
+    """A copy of the tiny model with files that are an hour old."""
     copy = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     for file in copy.iterdir():
         before = time.time() - 3600

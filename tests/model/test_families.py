@@ -1,4 +1,4 @@
-"""A kind of model that emtta does not know joins by a family: named in the suite, or of an installed package."""
+"""A family adds a kind of model that emtta does not know: named in the suite, or from an installed package."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ NOT_ONE = "a text"
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder from which Python imports."""
+    """A folder on Python's import path."""
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)

@@ -1,4 +1,4 @@
-"""Families that hear utterances of any length: encoder, logits and search are transformers', and methods adapt them."""
+"""Families with input of variable length: encoder, logits and search match transformers, and methods adapt them."""
 
 import json
 import math
@@ -35,7 +35,7 @@ SECONDS = (1.3, 4.0, 0.4, 2.2)
 KINDS: dict[str, Callable[[Path], Path]] = {
     "speech_to_text": make_speech2text,
     "moonshine": make_moonshine,
-    # the heads of moonshine-tiny: 36 columns, of which 32 are turned
+    # the attention heads of moonshine-tiny: 36 columns, 32 of them rotated
     "moonshine-tiny": partial(
         make_moonshine,
         hidden_size=288,
@@ -51,7 +51,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 class Pair:
     """One checkpoint, loaded by transformers and by emtta, and waveforms of different lengths.
 
-    Transformers hears each alone: in a batch, its convolutions let the padding into the last positions of the shorter.
+    Transformers gets one waveform at a time: in a batch, its convolutions mix padding into the end of shorter ones.
     """
 
     def __init__(self, folder: Path, kind: str):
@@ -84,7 +84,7 @@ class Pair:
             )[0]
 
     def theirs_generate(self, limit: int, **options: Any) -> list[list[list[int]]]:
-        """Each utterance's sequences after the prompt, up to and including the end token."""
+        """Return each utterance's sequences after the prompt, up to and including the end token."""
         silent = {"suppress_tokens": [self.theirs.config.pad_token_id]} if self.kind == "speech_to_text" else {}
         return [
             [self._cut(row) for row in self.theirs.generate(**inputs, max_new_tokens=limit, **silent, **options)]
@@ -111,7 +111,7 @@ def shining(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("moonshine"), "moonshine")
 
 
-def test_config_identifies_it(heard: Pair) -> None:
+def test_speech2text_loads_as_configured(heard: Pair) -> None:
     assert heard.ours.sample_rate == 16_000
     assert heard.ours.languages == ("en",)
     assert heard.ours.max_seconds == pytest.approx(4.0, abs=0.02)
@@ -121,7 +121,7 @@ def test_config_identifies_it(heard: Pair) -> None:
     assert load_model(heard.folder, device="cpu").digest == heard.ours.digest
 
 
-def test_moonshine_config_identifies_it(shining: Pair) -> None:
+def test_moonshine_loads_as_configured(shining: Pair) -> None:
     model = shining.ours
     assert (model.sample_rate, model.languages) == (16_000, ())
     assert model.max_seconds == pytest.approx(97 / 6.5, abs=1e-3)
@@ -146,7 +146,7 @@ def test_encoder_matches_transformers(pair: Pair) -> None:
 def test_forced_logits_match_transformers(pair: Pair) -> None:
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(4, pair.theirs.config.vocab_size, (len(SECONDS), 2, 7), generator=generator)
-    tokens[:, 1, :3] = tokens[:, 0, :3]  # a common beginning
+    tokens[:, 1, :3] = tokens[:, 0, :3]  # a shared prefix
     mask = torch.ones(tokens.shape, dtype=torch.bool)
     prompt = pair.prompt()
     tree = grow(prompt, tokens, mask, dtype=torch.float32)
@@ -182,17 +182,17 @@ def said(made: Hypotheses) -> list[list[list[int]]]:
 
 
 def quick(*names: str) -> list[object]:
-    """Every method, of which these are tried each time: the others differ from them in nothing that a family does."""
+    """Return all methods; those not named here, which use no other code of a family, are marked slow."""
     return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in METHODS]
 
 
 @pytest.mark.parametrize("method", quick("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b+mbr"))
-def test_batched_methods_match_alone(heard: Pair, method: str) -> None:
+def test_batched_methods_match_single(heard: Pair, method: str) -> None:
     assert_alone_alike(heard, method)
 
 
 @pytest.mark.parametrize("method", quick("source", "em-tok", "em-tok-b"))
-def test_moonshine_neighbours_change_nothing(shining: Pair, method: str) -> None:
+def test_moonshine_batch_changes_nothing(shining: Pair, method: str) -> None:
     assert_alone_alike(shining, method)
 
 
@@ -228,7 +228,7 @@ def test_unsupported_options_are_refused(tmp_path: Path, heard: Pair) -> None:
         Adapter(heard.ours, "source").transcribe(heard.waveforms, language="de")
 
 
-def test_moonshine_is_told_no_language(shining: Pair) -> None:
+def test_moonshine_ignores_language(shining: Pair) -> None:
     english, german = (
         Adapter(shining.ours, "source").transcribe(shining.waveforms, language=language) for language in ("en", "de")
     )
@@ -251,21 +251,21 @@ def test_moonshine_is_told_no_language(shining: Pair) -> None:
         ({"head_dim": 6}, r"head_dim is 6 .* hidden_size \(32\) / 4, if even"),
     ],
 )
-def test_foreign_moonshine_is_refused(shining: Pair, changes: dict[str, Any], words: str) -> None:
+def test_unsupported_moonshine_is_refused(shining: Pair, changes: dict[str, Any], words: str) -> None:
     settings = MoonshineConfig.from_pretrained(shining.folder).to_dict() | changes
     network = MoonshineForConditionalGeneration(MoonshineConfig.from_dict(settings)).eval()
     with pytest.raises(ModelError, match=f"model 'mine': {words}; set family = \"transformers\""):
         from_transformers(network, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
     sound = torch.from_numpy(shining.waveforms[0])[None]
-    assert network(sound, decoder_input_ids=torch.tensor([[1]])).logits.isfinite().all()  # transformers takes it
+    assert network(sound, decoder_input_ids=torch.tensor([[1]])).logits.isfinite().all()  # transformers accepts it
 
 
-def test_unfit_moonshine_parts_are_refused(shining: Pair, tmp_path: Path) -> None:
+def test_invalid_moonshine_parts_are_refused(shining: Pair, tmp_path: Path) -> None:
     config = MoonshineConfig.from_pretrained(shining.folder, encoder_num_key_value_heads=2)
     grouped = MoonshineForConditionalGeneration(config)
     with pytest.raises(ModelError, match=r"keys and values have 2 heads and its queries 4 .*transformers"):
         from_transformers(grouped, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
-    with pytest.raises(RuntimeError):  # which fails there as well
+    with pytest.raises(RuntimeError):  # transformers fails too
         grouped(torch.from_numpy(shining.waveforms[0])[None], decoder_input_ids=torch.tensor([[1]]))
     small = MoonshineForConditionalGeneration(MoonshineConfig.from_pretrained(shining.folder, vocab_size=100))
     with pytest.raises(ModelError, match=r"its tokenizer has 320 tokens, but its decoder 100"):
@@ -299,7 +299,7 @@ def test_translation_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-4), ("bf16", 0.05)])
-def test_precisions_give_same_result(pair: Pair, precision: str, tolerance: float) -> None:
+def test_precisions_agree(pair: Pair, precision: str, tolerance: float) -> None:
     other: SpeechModel = load_model(pair.folder, device="cpu", precision=precision)
     (one,), (same,) = (
         Adapter(model, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1]) for model in (pair.ours, other)

@@ -1,4 +1,4 @@
-"""A model on the hub: shown before it is fetched, pinned to a commit, read without a network once it is here."""
+"""A model on the hub: described before its download, pinned to a commit, and read offline from then on."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_sharded_model_is_fetched_whole(hub: Hub, tiny_model: Path, tmp_path: Pa
     assert model_hub.folder_of_commit(NAME, "main") is None
 
 
-def test_branch_moves_and_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_branch_moves_but_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
     first = publish(hub, tiny_model)
     digest = load_model(NAME, device="cpu").digest
     changed = Path(shutil.copytree(tiny_model, tmp_path / "changed"))
@@ -83,7 +83,7 @@ def test_branch_moves_and_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Pat
     assert load_model(NAME, device="cpu").digest != digest
     hub.asked.clear()
     assert load_model(NAME, device="cpu", revision=first).digest == digest
-    assert hub.asked == []  # what a commit is, is known
+    assert hub.asked == []  # a commit is not looked up
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_missing_name_is_reported(hub: Hub, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["openai/whisper base", "openai--whisper-base"])
 @pytest.mark.parametrize("revision", [None, "0" * 40])
-def test_impossible_name_shows_form(hub: Hub, name: str, revision: str | None) -> None:
+def test_invalid_name_shows_format(hub: Hub, name: str, revision: str | None) -> None:
     with pytest.raises(
         UsageError, match=f"model '{name}' has an invalid name; a name on the hub is OWNER/NAME, of letters"
     ):
@@ -265,11 +265,11 @@ def test_terminal_shows_download_progress(
             more = _read(ours)
             assert more, said.decode()
             said += more
-        process.kill()  # what it does with the model is not of interest here, and takes ten seconds
+        process.kill()  # the rest of the command takes ten seconds and does not matter here
 
 
 def _read(terminal: int) -> bytes:
-    """Read from a terminal until its other end is closed, which Linux tells by an error."""
+    """Read from a terminal until its other end is closed, which Linux reports as an error."""
     try:
         return os.read(terminal, 4096)
     except OSError:

@@ -1,4 +1,4 @@
-"""A model is loaded from the demo, a folder or a hub id; what cannot be loaded is refused with what to do."""
+"""A model is loaded from the demo, a folder or a hub id; the error for an unusable one names the remedy."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_folder_describes_its_content(checkpoint: Path) -> None:
     assert model.max_seconds == 4.0
     assert model.languages == ("de", "en", "fr")
     theirs = WhisperForConditionalGeneration.from_pretrained(checkpoint)
-    # Keys have no bias in Whisper; ours are stacked with the others' and are zeros.
+    # Whisper's keys have no bias; ours are stacked with queries and values, and have zeros as biases.
     blocks = theirs.config.encoder_layers + 2 * theirs.config.decoder_layers
     assert model.size == theirs.num_parameters() + blocks * theirs.config.d_model
 
@@ -82,7 +82,7 @@ def test_missing_tokenizer_is_refused(copy: Path, gone: Sequence[str]) -> None:
 def test_empty_tokenizer_is_refused(copy: Path) -> None:
     for name in TOKENIZER:
         (copy / name).unlink()
-    WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # as transformers makes one of nothing
+    WhisperTokenizer.from_pretrained(copy).save_pretrained(copy)  # transformers saves this for a missing vocabulary
     with pytest.raises(ModelError, match=r"defines 11 of the 320 text tokens .*; copy tokenizer.json"):
         load_model(copy, device="cpu")
 
@@ -94,7 +94,7 @@ def test_config_lists_are_fallback(checkpoint: Path, copy: Path) -> None:
     theirs, ours = load_model(checkpoint, device="cpu").policy, load_model(copy, device="cpu").policy
     assert torch.equal(ours.bias, theirs.bias)
     assert torch.equal(ours.first_bias, theirs.first_bias)
-    configure(copy, suppress_tokens=[], begin_suppress_tokens=None)  # none, and it says so
+    configure(copy, suppress_tokens=[], begin_suppress_tokens=None)  # explicitly empty
     assert not load_model(copy, device="cpu").policy.bias.any()
 
 
@@ -120,7 +120,7 @@ RULES = ({"repetition_penalty": 1.2}, {"no_repeat_ngram_size": 3}, {"bad_words_i
 
 
 @pytest.mark.parametrize("rule", [*RULES, {"min_new_tokens": 4}])
-def test_rule_of_generation_is_not_passed_over(copy: Path, rule: dict[str, object]) -> None:
+def test_generation_rules_are_not_ignored(copy: Path, rule: dict[str, object]) -> None:
     configure(copy, "generation_config.json", **rule)
     with pytest.raises(
         ModelError, match=rf"{next(iter(rule))} in the generation config is .* family = \"transformers\""
@@ -163,7 +163,7 @@ def test_broken_weights_file_is_refused(copy: Path) -> None:
 
 
 def rename(copy: Path, named: Callable[[str], str]) -> None:
-    """Write a model's weights under other names; an empty one leaves a weight out."""
+    """Rename a model's weights; an empty name drops a weight."""
     weights = load_file(copy / "model.safetensors")
     kept = {named(name): tensor for name, tensor in weights.items() if named(name)}
     save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
@@ -185,7 +185,7 @@ def configure(copy: Path, name: str = "config.json", **settings: object) -> None
     ],
     ids=["missing", "left over", "another shape"],
 )
-def test_no_weight_is_invented_or_dropped(
+def test_weights_must_fit_config(
     checkpoint: Path, tmp_path: Path, family: str, settings: dict[str, object], words: str
 ) -> None:
     folder = tmp_path / "copy"
@@ -216,7 +216,7 @@ def test_legacy_entries_are_harmless(checkpoint: Path, copy: Path) -> None:
     rename(copy, lambda name: "" if name == "model.encoder.embed_positions.weight" else name)
     digest = load_model(checkpoint, device="cpu").digest
     assert load_model(copy, device="cpu").digest == digest
-    rename(copy, lambda name: name.removeprefix("model."))  # as of the network without its output projection
+    rename(copy, lambda name: name.removeprefix("model."))  # the names of a network without its output projection
     assert load_model(copy, device="cpu").digest == digest
 
 
@@ -241,7 +241,7 @@ def test_mismatched_parts_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "a/b/c"])
-def test_unknown_folder_is_refused(name: str) -> None:
+def test_missing_folder_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match="no folder"):
         load_model(name, device="cpu")
 
@@ -275,7 +275,7 @@ def test_unknown_precision_is_refused(checkpoint: Path) -> None:
         load_model(checkpoint, precision="int3")
 
 
-def test_suite_offers_loadable_precisions() -> None:
+def test_suite_lists_all_precisions() -> None:
     assert get_args(ModelChoice.model_fields["precision"].annotation) == tuple(PRECISIONS)
 
 
@@ -300,7 +300,7 @@ def test_listing_methods_needs_no_torch() -> None:
     assert made.stdout.split() == ["source", "False"]
 
 
-def test_unusable_device_gives_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_device_names_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", failing(RuntimeError("The NVIDIA driver is too old (found 11040).\nUpdate it")))
     with pytest.raises(
         UsageError, match=r"'cuda' cannot be used .*\(The NVIDIA driver is too old \(found 11040\)\.\); use"
@@ -368,7 +368,7 @@ def test_quantised_weights_are_refused(copy: Path) -> None:
         load_model(copy, device="cpu")
 
 
-def test_two_models_weights_are_refused(copy: Path) -> None:
+def test_weights_of_two_models_are_refused(copy: Path) -> None:
     (copy / "model-00001-of-00002.safetensors").write_bytes(b"")
     with pytest.raises(
         ModelError, match=r"model\.safetensors and model-00001-of-00002\.safetensors: the weights of two"

@@ -1,4 +1,4 @@
-"""The functional forward pass is Whisper: features, logits, greedy and beam candidates equal transformers' own."""
+"""The functional forward pass is Whisper: features, logits, greedy and beam candidates match transformers."""
 
 from importlib import resources
 from pathlib import Path
@@ -69,7 +69,7 @@ def listen(model: SpeechModel, mel: Tensor) -> tuple[forward.Norms, forward.Memo
 
 
 SLOW = {"base", "small"}
-"""Sizes between those that are tried each time."""
+"""Sizes between those that are always tested."""
 
 
 @pytest.fixture(
@@ -90,7 +90,7 @@ def test_forced_logits_match_whisper(pair: Pair) -> None:
     start = prompt.shape[1]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(pair.theirs.config.vocab_size, (len(prompt), 3, 9), generator=generator)
-    tokens[:, 1, :5] = tokens[:, 0, :5]  # a common beginning
+    tokens[:, 1, :5] = tokens[:, 0, :5]  # a shared prefix
     lengths = torch.tensor([[9, 7, 1], [4, 9, 9], [9, 6, 2]])
     mask = torch.arange(9) < lengths.unsqueeze(-1)
     tree = grow(prompt, tokens, mask, dtype=torch.float32)
@@ -136,7 +136,7 @@ def test_beams_match_generate(pair: Pair, beams: int) -> None:
             num_return_sequences=beams,
         )[:, pair.prompt().shape[1] :]
         best = pair.theirs.generate(pair.mel, max_new_tokens=limit, num_beams=beams, **pair.arguments)
-    # Whisper's own `generate` makes every returned sequence a search of its own, so all equal the best beam.
+    # Whisper's own `generate` runs a separate search per returned sequence, so all of them equal the best beam.
     assert (theirs[::beams, : best.shape[1]] == best).all()
     end = pair.ours.policy.end
     expected = torch.full((len(pair.mel) * beams, limit), end)
@@ -154,7 +154,8 @@ def test_beam_decision_matches_generate(pair: Pair) -> None:
         limit = pair.ours.max_tokens(len(waveform), language)
         with torch.no_grad():
             (best,) = pair.theirs.generate(mel[None], max_new_tokens=limit, num_beams=4, **pair.arguments).tolist()
-        spoken = [token for token in best if token != pair.ours.policy.end]  # Whisper's `generate` may cut the end off
+        # Whisper's `generate` may cut the end token off.
+        spoken = [token for token in best if token != pair.ours.policy.end]
         assert result.hypothesis == pair.ours.tokenizer.decode(spoken, skip_special_tokens=True).strip()
         assert result.tokens == len(spoken) + ("truncated" not in result.flags)
         assert "truncated" not in result.flags or len(spoken) == limit

@@ -1,4 +1,4 @@
-"""A pointer of Git LFS or git-annex is refused by name wherever a file is read, and `doctor` opens what it calls ok."""
+"""Git LFS and git-annex pointers are refused by name wherever a file is read, and `doctor` opens the files."""
 
 import shutil
 from pathlib import Path
@@ -25,7 +25,7 @@ pointers = pytest.mark.parametrize(("pointer", "system"), [(LFS, "Git LFS"), (AN
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "config.json", "tokenizer.json", "generation_config.json", "preprocessor_config.json"]
 )
-def test_model_file_is_named(pointer: bytes, system: str, name: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_model_file_pointer_is_named(pointer: bytes, system: str, name: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     refuse_lacking(folder)
     (folder / name).write_bytes(pointer)
@@ -42,7 +42,7 @@ def test_truncated_model_file_is_named(name: str, keep: int, tiny_model: Path, t
 
 
 @pointers
-def test_audio_text_and_suite_are_named(pointer: bytes, system: str, tmp_path: Path, suite_file: SuiteFile) -> None:
+def test_other_pointers_are_named(pointer: bytes, system: str, tmp_path: Path, suite_file: SuiteFile) -> None:
     for name in ("u.wav", "u.txt", "suite.toml", "corpus/manifest.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pointer)
@@ -61,7 +61,7 @@ def test_audio_text_and_suite_are_named(pointer: bytes, system: str, tmp_path: P
 
 
 @pointers
-def test_saved_data_set_is_named(pointer: bytes, system: str, tmp_path: Path) -> None:
+def test_saved_data_set_pointer_is_named(pointer: bytes, system: str, tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").write_text("{}")
     (tmp_path / "data-00000-of-00001.arrow").write_bytes(pointer)
     found = SavedDataset(path=str(tmp_path), language="en").availability()
@@ -75,7 +75,7 @@ def test_repository_shows_fetch_command(tmp_path: Path) -> None:
     assert told.endswith(f"fetch it with: git -C '{tmp_path}/some folder' lfs pull")
 
 
-def test_text_about_them_is_not_one() -> None:
+def test_text_about_pointers_is_not_one() -> None:
     assert pointer_in(LFS + b" " * 1024) is None
     assert pointer_in(b"the " + LFS) is None
 

@@ -1,4 +1,4 @@
-"""One distribution: what the model's generation config suppresses has no part in sampling, search, entropy or loss."""
+"""One distribution: tokens that the generation config suppresses have no part in sampling, search, entropy or loss."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_suppressed_tokens_never_occur(model: SpeechModel) -> None:
 
 
 def test_entropy_ignores_suppressed(model: SpeechModel) -> None:
-    """Raising a suppressed token's logits changes neither entropies, nor losses, nor gradients."""
+    """Larger logits of suppressed tokens change neither entropies, nor losses, nor gradients."""
     made = candidates(model)[0]
     reference = loss_and_gradient(model, made)
     always, _ = suppressed(model)

@@ -1,4 +1,4 @@
-"""A precision says what is kept short and what never is, and leaves torch's settings as it found them."""
+"""A precision determines what is kept in few bits and what is not, and restores torch's settings."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from emtta_core.model.weights import PRECISIONS, choose_precision
 from emtta_core.scoring import word_errors
 
 BACKENDS: Any = torch.backends
-GPU = torch.device("cuda")  # a name is enough to choose how a GPU multiplies
+GPU = torch.device("cuda")  # selecting a GPU's arithmetic needs only its name
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ SHORT = LONG | {"bf16": torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_weights_are_short_and_sums_long(models: dict[str, SpeechModel], speech: DemoSpeech, name: str) -> None:
+def test_weights_are_short_but_sums_long(models: dict[str, SpeechModel], speech: DemoSpeech, name: str) -> None:
     model = models[name]
     weights, long, short = model.weights, LONG[name], SHORT[name]
     assert weights.norms.dtype == model.policy.bias.dtype == long
@@ -88,14 +88,14 @@ def test_optimizer_and_trace_are_long(models: dict[str, SpeechModel], speech: De
         assert state.greedy.entropy.dtype == LONG[name]
 
 
-def test_bf16_keeps_thousandth_update(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
+def test_bf16_keeps_small_updates(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
     model = models["bf16"]
     source = source_parameters(model.weights, 2)
     _, parameters = run(model, method("em-tok-b"), Options(steps=1, candidates=3), batch_of(model, speech, 2))
     moved = (parameters - source).abs()
     assert 5e-4 < moved.median() < 2e-3  # AdamW's first update is the learning rate, 1e-3
     rounded = parameters.bfloat16().float() - source.bfloat16().float()
-    assert (rounded == 0)[source > 0.5].float().mean() > 0.5  # where bfloat16 would have lost most of them
+    assert (rounded == 0)[source > 0.5].float().mean() > 0.5  # bfloat16 parameters would have lost most updates
 
 
 def test_bf16_entropies_sum_in_float32(models: dict[str, SpeechModel], speech: DemoSpeech) -> None:
@@ -178,7 +178,7 @@ def test_unknown_name_lists_known() -> None:
 
 
 def settings() -> tuple[str, str]:
-    """Return how torch multiplies and convolves float32 on a GPU."""
+    """Return the precision of torch's float32 products and convolutions on a GPU."""
     return BACKENDS.cuda.matmul.fp32_precision, BACKENDS.cudnn.conv.fp32_precision
 
 
@@ -195,7 +195,7 @@ def by_fp32_precision() -> None:
 
 
 def by_none() -> None:
-    """Leave torch as it is."""
+    """Keep torch's default."""
 
 
 CHOSEN = (by_none, by_matmul_precision, by_allow_tf32, by_fp32_precision)
@@ -203,7 +203,7 @@ CHOSEN = (by_none, by_matmul_precision, by_allow_tf32, by_fp32_precision)
 
 @pytest.fixture(params=CHOSEN, ids=lambda choose: choose.__name__)
 def chosen(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
-    """What the program around emtta has chosen, in each of the ways in which torch lets it."""
+    """The settings chosen by the program around emtta, in each way that torch provides."""
     before = settings()
     choose: Callable[[], None] = request.param
     choose()

@@ -1,4 +1,4 @@
-"""Whisper of every published layout, and folders as people fine-tune and save them, are read as transformers does."""
+"""Published layouts of Whisper, and common forms of fine-tuned model folders, are read as transformers reads them."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from emtta_core.adaptation import Adapter
 from emtta_core.errors import ModelError
 from emtta_core.model import load_model
 
-PROMPTS = {  # of German, or of English alone
+PROMPTS = {  # for German, or for an English-only model
     "openai/whisper-tiny": (50258, 50261, 50359, 50363),
     "openai/whisper-tiny.en": (50257, 50362),
     "openai/whisper-large-v3": (50258, 50261, 50360, 50364),
@@ -25,7 +25,7 @@ PROMPTS = {  # of German, or of English alone
 
 
 QUICK = ("tiny", "tiny.en", "large-v3-turbo", "distil-large-v3")
-"""What the others have, one of these has as well."""
+"""Together, these have every feature of the others."""
 
 NAMES = [
     pytest.param(name, marks=() if name.split("/")[1].removeprefix("whisper-") in QUICK else pytest.mark.slow)
@@ -54,7 +54,7 @@ def test_layout_is_read_and_adapted(name: str, tmp_path: Path) -> None:
     features = WhisperFeatureExtractor.from_pretrained(folder)(waveform, sampling_rate=16_000, return_tensors="pt")
     prompt = torch.tensor([model.prompt.tokens[spoken]])
     limit = model.policy.max_tokens(0.3, "en", model.prompt.length)
-    with torch.no_grad():  # of the mixin: Whisper's own goes on and on where a random model says when it spoke
+    with torch.no_grad():  # the mixin's generate: Whisper's own may not stop if a random model emits timestamps
         tokens = GenerationMixin.generate(
             theirs, features.input_features, decoder_input_ids=prompt, max_new_tokens=limit, do_sample=False
         )
@@ -62,7 +62,7 @@ def test_layout_is_read_and_adapted(name: str, tmp_path: Path) -> None:
     assert adapted.source_hypothesis == said
     assert said
 
-    # As of older fine-tuned models: config.json has the lists, and the rest the tokenizer and its size tell.
+    # As in older fine-tuned models: config.json has the lists; the rest comes from the tokenizer and its size.
     said = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").unlink()
     lists = {name: said[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
@@ -83,7 +83,7 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("gone", [("vocab.json", "merges.txt"), ("tokenizer.json",)])
 def test_either_tokenizer_form_is_read(whole: Path, copy: Path, gone: tuple[str, ...]) -> None:
-    if not (copy / "vocab.json").exists():  # as transformers 5 saves it
+    if not (copy / "vocab.json").exists():  # transformers 5 saves no vocab.json
         content = json.loads((copy / "tokenizer.json").read_text())["model"]
         (copy / "vocab.json").write_text(json.dumps(content["vocab"]))
         merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in content["merges"]]

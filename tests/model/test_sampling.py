@@ -1,4 +1,4 @@
-"""Tokens are drawn with their own probabilities, by noise that is the same everywhere and depends on its key alone."""
+"""Tokens are sampled with their probabilities, by noise that is the same everywhere and depends only on its key."""
 
 import math
 import os
@@ -21,14 +21,14 @@ def logits(vocabulary: int, spread: float, seed: int = 0) -> Tensor:
 
 
 def drawn(row: Tensor, positions: int, key: int = 1, candidates: int = CANDIDATES) -> Tensor:
-    """Tokens `(positions, G)` of one distribution `(1, V)`."""
+    """Sample tokens `(positions, G)` from one distribution `(1, V)`."""
     noise = Noise(torch.tensor([key]), candidates, row.shape[-1])
     nodes = torch.zeros((1, candidates), dtype=torch.long)
     return torch.cat([draw(row, nodes, noise.at(position)) for position in range(positions)])
 
 
 def surprise(found: Tensor, expected: Tensor) -> float:
-    """How many standard deviations chi-square lies above its mean; bins of few draws are joined."""
+    """Return chi-square minus its mean, in standard deviations; bins with few samples are merged."""
     rare = expected < 8
     counts = torch.cat([found[~rare], found[rare].sum().view(1)]).double()
     wanted = torch.cat([expected[~rare], expected[rare].sum().view(1)])
@@ -39,7 +39,7 @@ def surprise(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize(("vocabulary", "spread"), [(3, 1.0), (5, 1.0), (120, 2.0), (1000, 1.0), (51_865, 6.0)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tokens_come_with_their_probabilities(vocabulary: int, spread: float, dtype: torch.dtype) -> None:
+def test_tokens_have_their_probabilities(vocabulary: int, spread: float, dtype: torch.dtype) -> None:
     row = logits(vocabulary, spread)
     row[0, 1::7] = -torch.inf
     tokens = drawn(row.to(dtype), 40 if vocabulary > 10_000 else 1000).flatten()
@@ -69,10 +69,10 @@ def test_noise_is_exponential() -> None:
     noise = Noise(torch.arange(4), 16, 51_865).at(3).flatten().sort().values
     assert float(noise[0]) > 0
     steps = torch.arange(1, len(noise) + 1, dtype=torch.float64) / len(noise)
-    assert float((1 - (-noise).exp() - steps).abs().max()) < 1.6 / math.sqrt(len(noise))  # Kolmogorov and Smirnov
+    assert float((1 - (-noise).exp() - steps).abs().max()) < 1.6 / math.sqrt(len(noise))  # the Kolmogorov-Smirnov test
 
 
-def test_noise_ignores_batch_and_other_candidates() -> None:
+def test_noise_ignores_rest_of_batch() -> None:
     keys = torch.tensor([7, signed(2**64 - 5), 11])
     together = Noise(keys, 6, 1000)
     reference = together.at(4)
@@ -85,8 +85,8 @@ def test_noise_ignores_batch_and_other_candidates() -> None:
     assert not torch.equal(together.at(5), together.at(4))
 
 
-def test_hash_is_that_of_whole_numbers() -> None:
-    """Against Python's own, and with a value of java.util.SplittableRandom: the first number of seed 0."""
+def test_hash_matches_integer_arithmetic() -> None:
+    """Compared with Python's integers, and with the first number of java.util.SplittableRandom for seed 0."""
 
     def plain(number: int) -> int:
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -107,7 +107,7 @@ print(*(value.hex() for value in Noise(torch.arange(3), 2, 90).at(8).flatten().t
 """
 
 
-def test_noise_is_same_with_other_instructions() -> None:
+def test_noise_is_same_without_simd() -> None:
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment, check=True)
     made = [float.fromhex(value) for value in done.stdout.split()]
@@ -115,7 +115,7 @@ def test_noise_is_same_with_other_instructions() -> None:
     assert made == pytest.approx(here, rel=1e-14)  # the logarithm's last digit may differ
 
 
-def test_impossible_token_is_never_drawn() -> None:
+def test_impossible_token_is_never_sampled() -> None:
     rows = torch.full((2, 50_000), -torch.inf)
     rows[0, 100:40_000] = 0.0
     rows[1, 7] = 0.0
@@ -126,12 +126,12 @@ def test_impossible_token_is_never_drawn() -> None:
         assert (tokens[:, 1] == 7).all()
 
 
-def test_broken_logits_draw_a_token() -> None:
+def test_nan_logits_sample_a_token() -> None:
     rows = torch.full((1, 10), torch.nan)
     assert 0 <= int(draw(rows, torch.zeros((1, 1), dtype=torch.long), Noise(torch.arange(1), 1, 10).at(0))) < 10
 
 
-def test_rounding_moves_few_draws() -> None:
+def test_rounding_changes_no_sample() -> None:
     row = logits(51_865, 1.0)
     nudged = row + 3e-6 * torch.randn(row.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     assert (drawn(row, 60) != drawn(nudged, 60)).sum() == 0

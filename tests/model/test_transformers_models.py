@@ -1,4 +1,4 @@
-"""Any kind of model joins on the generic path: evaluated end to end, or refused with what to do."""
+"""Any kind of model runs on the generic path: evaluated end to end, or refused with a remedy."""
 
 import json
 import math
@@ -51,7 +51,7 @@ def test_methods_adapt_and_restore(folders: dict[str, Path], kind: str) -> None:
         assert [result.error for result in results] == [None, None]
         moved = [abs(result.entropy_after - result.entropy_before) for result in results]
         assert (max(moved) > 1e-5) == (not method.startswith("source"))
-        if method == "greedy-em":  # what is scored has the distribution of what is generated
+        if method == "greedy-em":  # the loss and generation use the same distribution
             assert [result.trace[0].loss for result in results] == pytest.approx(
                 [result.entropy_before for result in results], rel=1e-5
             )
@@ -61,7 +61,7 @@ def test_methods_adapt_and_restore(folders: dict[str, Path], kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["moonshine", "qwen2_audio"])
-def test_greedy_text_is_that_of_generate(folders: dict[str, Path], kind: str) -> None:
+def test_greedy_text_matches_generate(folders: dict[str, Path], kind: str) -> None:
     model = loaded(folders[kind])
     (waveform,) = sounds([1.1])
     (result,) = Adapter(model, "source").transcribe([waveform])
@@ -72,7 +72,7 @@ def test_greedy_text_is_that_of_generate(folders: dict[str, Path], kind: str) ->
     assert result.hypothesis
 
 
-def test_ctc_text_is_that_of_transformers(folders: dict[str, Path]) -> None:
+def test_ctc_text_matches_transformers(folders: dict[str, Path]) -> None:
     processor = AutoProcessor.from_pretrained(folders["wav2vec2"])
     network = Wav2Vec2ForCTC.from_pretrained(folders["wav2vec2"]).eval()
     (waveform,) = sounds([1.1])
@@ -83,7 +83,7 @@ def test_ctc_text_is_that_of_transformers(folders: dict[str, Path]) -> None:
     assert result.tokens == logits.shape[1]
 
 
-def test_suta_on_frames_is_as_published(folders: dict[str, Path]) -> None:
+def test_suta_on_frames_matches_paper(folders: dict[str, Path]) -> None:
     model = loaded(folders["wav2vec2"], precision="float64")
     (waveform,) = sounds([1.1])
     (result,) = Adapter(model, "suta", steps=1, weight_decay=0.0).transcribe([waveform])
@@ -119,7 +119,7 @@ def test_run_evaluates_kind(
 ) -> None:
     path = suite_file(methods=("source", "greedy-em", "suta") if kind == "wav2vec2" else ("source", "em-tok-b"))
     suite = path.read_text().replace(str(tiny_model), str(folders[kind]))
-    if kind == "moonshine":  # which has a family
+    if kind == "moonshine":  # has a family too
         path.write_text(suite.replace("model = {", 'model = { family = "transformers",'))
         assert model_path(emtta, path).startswith("moonshine: generic: transformers' own code, one utterance at a time")
     path.write_text(suite)
@@ -143,7 +143,7 @@ def model_path(emtta: Command, suite: Path) -> str:
     return str(found)
 
 
-def test_path_refuses_what_it_lacks(
+def test_unsupported_request_is_refused(
     folders: dict[str, Path], emtta: Command, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = r"is a CTC model.*method 'em-tok-b'.*possible are source, greedy-em, suta"
@@ -173,7 +173,7 @@ def test_model_without_norms_is_named(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", [*METHODS])
-def test_bf16_keeps_what_is_adapted_exact(folders: dict[str, Path], kind: str) -> None:
+def test_bf16_keeps_float32_norms(folders: dict[str, Path], kind: str) -> None:
     model, exact = loaded(folders[kind], precision="bf16"), loaded(folders[kind])
     assert {parameter.dtype for parameter in model.norms.values()} == {torch.float32}
     halves = sum(parameter.dtype == torch.bfloat16 for parameter in model.network.parameters())
@@ -199,13 +199,13 @@ def test_missing_half_is_refused(folders: dict[str, Path]) -> None:
     assert len(model.half("encoder")) == len(model.norms)
 
 
-def test_unfit_kind_says_why(tmp_path: Path) -> None:
+def test_unsupported_kind_says_why(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "canary"}))
     with pytest.raises(ModelError, match=r"kind 'canary', .* its processor makes its prompt, by language; .*family"):
         load_model(tmp_path, device="cpu")
 
 
-def test_generic_path_detects_no_language(folders: dict[str, Path], tiny_model: Path) -> None:
+def test_generic_path_cannot_detect_language(folders: dict[str, Path], tiny_model: Path) -> None:
     with pytest.raises(UsageError, match=r"languages are not detected on the generic path.*language = 'corpus'"):
         loaded(tiny_model).prompt.common()
     with pytest.raises(UsageError, match="unknown language 'xx'"):
@@ -213,7 +213,7 @@ def test_generic_path_detects_no_language(folders: dict[str, Path], tiny_model: 
     assert loaded(folders["moonshine"]).languages == ()
 
 
-def test_dialects_load_as_in_transformers(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_finetuned_model_loads(folders: dict[str, Path], tmp_path: Path) -> None:
     network = MoonshineForConditionalGeneration.from_pretrained(folders["moonshine"])
     tokenizer = AutoTokenizer.from_pretrained(folders["moonshine"])
     tokenizer.add_tokens(["harbour-master", "fox-hunter"])

@@ -1,4 +1,4 @@
-"""A cell is done to the last utterance, each bad one costs itself alone, and what is done is never done again."""
+"""A cell is computed to the last utterance, a bad utterance affects only itself, and finished work is not repeated."""
 
 import threading
 from collections.abc import Callable
@@ -39,7 +39,7 @@ BAD = {
 }
 
 
-def test_bad_utterance_is_row_with_reason(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_bad_utterance_has_row_with_reason(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     for name, (samples, text, _) in BAD.items():
         speech.add(name, samples, text)
     speech.add("last", tone(0.5), "still here")
@@ -91,11 +91,11 @@ def test_every_update_has_step(bench: Bench) -> None:
     assert errors[-1] == last
 
 
-def test_resumes_to_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_resumed_cell_has_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         bench.evaluate("em-tok", stop_after=1)
     first = dict(bench.done)
-    assert len(first) == 2  # a batch
+    assert len(first) == 2  # one batch
     resumed = bench.evaluate("em-tok")
     assert {name: resumed[name] for name in first} == first
     assert {row.attempt for row in resumed.values()} == {1, 2}
@@ -108,7 +108,7 @@ def test_resumes_to_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: P
 
 
 def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
-    """Return the engine of a machine with room for so many utterances side by side, and never for one of them."""
+    """An engine that runs out of memory with more than `utterances` in a batch, or with `too_large` in it."""
 
     def tight(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
         if len(batch.ids) > utterances or too_large in batch.ids:
@@ -118,7 +118,7 @@ def room_for(utterances: int, too_large: str = "") -> Callable[..., Any]:
     return tight
 
 
-def test_late_stop_leaves_it_complete(bench: Bench) -> None:
+def test_late_stop_leaves_cell_complete(bench: Bench) -> None:
     assert len(bench.evaluate("source", stop_after=2)) == 3
     (row,) = bench.store.cells(bench.key(bench.cells["source"]))
     assert (row.state, row.done) == ("complete", 3)
@@ -146,7 +146,7 @@ def test_oversized_utterance_fails_alone(bench: Bench, monkeypatch: pytest.Monke
     assert (row.state, row.done, row.errors) == ("complete", 3, 1)
 
 
-def test_finished_one_does_nothing(bench: Bench) -> None:
+def test_finished_cell_does_nothing(bench: Bench) -> None:
     done = bench.evaluate("source")
     again = bench.evaluate("source")
     assert again == done
@@ -191,7 +191,7 @@ def test_progress_reports_shards_and_end(bench: Bench) -> None:
     )
 
 
-def test_missing_audio_fails_it(bench: Bench) -> None:
+def test_missing_audio_fails_cell(bench: Bench) -> None:
     corpus = bench.store.prepared(bench.cells["source"].corpus_id)
     assert corpus is not None
     bench.store.backend.remove(corpus.shards[:1])

@@ -1,4 +1,4 @@
-"""A run records which corpora it takes, goes on without one that is not there, and with one that comes later."""
+"""A run records its corpora, continues without a missing one, and includes one that appears later."""
 
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def tmp_path(stage: Stage) -> Path:
     return stage.clear()
 
 
-def test_run_goes_on_without_one(
+def test_run_continues_without_corpus(
     tmp_path: Path,
     hub: Hub,
     suite_file: SuiteFile,
@@ -88,7 +88,7 @@ def test_run_goes_on_without_one(
     assert (complete.code, "nothing to do" in complete.err) == (0, True)
 
 
-def test_each_missing_keeps_its_reason(
+def test_each_missing_corpus_has_reason(
     tmp_path: Path,
     hub: Hub,
     suite_file: SuiteFile,
@@ -128,7 +128,7 @@ def test_each_missing_keeps_its_reason(
         assert (found[name]["state"], reason in str(found[name]["error"])) == ("failed", True), found[name]
 
 
-def test_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpus_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = librispeech_hub(hub)
     mls_folder(tmp_path)
     put(tmp_path, {"MS-SNSD/noise_test/Babble_4.wav": sound(1.0, form="WAV")})
@@ -158,7 +158,7 @@ def test_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_resumed_run_takes_late_corpus(
+def test_resumed_run_includes_late_corpus(
     tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, stage: Stage, again: str
 ) -> None:
     later, store = tmp_path / "later", tmp_path / "store"
@@ -192,7 +192,7 @@ def test_resumed_run_takes_late_corpus(
     assert (complete.code, f"run {run_id}: nothing to do" in complete.err) == (0, True), complete.err
 
 
-def test_same_command_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
+def test_same_command_includes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
     librispeech_folder(tmp_path, count=2)
     later = tmp_path / "later"
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", f'path = "{later}"')]
@@ -212,7 +212,7 @@ def test_same_command_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, t
     assert [cell.utterances for cell in recorded.cells] == [2, 2, 3, 3]
 
 
-def test_chosen_id_takes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
+def test_chosen_id_includes_late_corpus(tmp_path: Path, suite_file: SuiteFile, tiny_model: Path) -> None:
     librispeech_folder(tmp_path, count=2)
     text = [LIBRISPEECH.format("here", 'path = "LibriSpeech"'), LIBRISPEECH.format("late", 'path = "later"')]
     path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
@@ -233,17 +233,17 @@ def test_other_runs_ignore_late_corpus(tmp_path: Path, suite_file: SuiteFile, ti
     path, store = suite_file("".join(text)), Store.open(str(tmp_path / "store"), create=True)
     limited = plan_run(load_suite(str(path), limit=1), MODEL)
     record(limited, store)
-    record(plan_run(load_suite(str(path)), "f" * 16), store)  # of another model
+    record(plan_run(load_suite(str(path)), "f" * 16), store)  # for another model
     before = {run_id: store.plan(run_id) for run_id in store.runs()}
     librispeech_folder(tmp_path / "later", count=3)
     whole = plan_run(load_suite(str(path)), MODEL)
-    with lease(store, limited.run_id):  # another process works on it
+    with lease(store, limited.run_id):  # another process is working on it
         assert find_begun(whole, store) == whole
         record(whole, store)
     assert {run_id: store.plan(run_id) for run_id in before} == before
 
 
-def test_plan_of_other_code_is_left_alone(
+def test_plan_of_other_code_is_unchanged(
     tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, emtta: Command
 ) -> None:
     librispeech_folder(tmp_path, count=2)
@@ -263,7 +263,7 @@ def test_plan_of_other_code_is_left_alone(
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_interrupted_replan_is_rewritten(
+def test_interrupted_replan_is_completed(
     tmp_path: Path, suite_file: SuiteFile, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, again: str
 ) -> None:
     librispeech_folder(tmp_path, count=2)
@@ -278,7 +278,7 @@ def test_interrupted_replan_is_rewritten(
 
         def write(self: Store, *what: Any, name: str = name, writer: Any = writer) -> None:
             if written:
-                raise KeyboardInterrupt  # between the two
+                raise KeyboardInterrupt  # between the two writes
             written.append(name)
             writer(self, *what)
 

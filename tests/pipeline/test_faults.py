@@ -1,4 +1,4 @@
-"""Which faults are worth another attempt: a closed rule."""
+"""Which errors are worth a retry: only those known to be transient."""
 
 import errno
 import re
@@ -38,16 +38,16 @@ PERMANENT = [
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=repr)
-def test_transient_one_is_retried(error: BaseException) -> None:
+def test_transient_error_is_retried(error: BaseException) -> None:
     assert is_transient(error)
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_permanent_one_is_not_retried(error: BaseException) -> None:
+def test_permanent_error_is_not_retried(error: BaseException) -> None:
     assert not is_transient(error)
 
 
-def test_torch_out_of_memory_is_known() -> None:
+def test_torch_out_of_memory_is_transient() -> None:
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**48)
     assert is_transient(refused.value)

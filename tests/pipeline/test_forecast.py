@@ -1,4 +1,4 @@
-"""How long a run will take is told from what the same work took before, utterance by utterance."""
+"""The duration of a run is estimated from how long the same work took before, per utterance."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def suite_of(options: str = "", methods: str = '["source", "em-tok"]', model: st
 
 
 def ran(store: Store, run_id: str, suite: Suite, seconds: Mapping[tuple[str, str], float], day: int = 1) -> None:
-    """Write a run whose cells (domain, method) took so many seconds for each of their two utterances."""
+    """Write a run with two utterances per cell (domain, method), each taking the given seconds."""
     begin_run(
         store,
         run_id,
@@ -77,7 +77,7 @@ def test_newest_run_of_same_method_counts(store: Store) -> None:
         (suite_of(model='name = "openai/whisper-base"'), False),
     ],
 )
-def test_only_equally_slow_work_predicts(store: Store, other: Suite, the_same_work: bool) -> None:
+def test_only_same_work_predicts(store: Store, other: Suite, the_same_work: bool) -> None:
     ran(store, "before", other, {("a", "em-tok"): 2.0})
     found = forecast(store, suite_of(), cells("a/em-tok"))
     assert (found.unknown == ()) is the_same_work
@@ -96,11 +96,11 @@ def test_unreadable_record_is_ignored(store: Store) -> None:
     assert forecast(store, suite_of(), cells("a/em-tok")).paces["em-tok"].run_id == "before"
 
 
-def test_without_store_nothing_is_known() -> None:
+def test_no_store_means_no_forecast() -> None:
     assert forecast(None, suite_of(), cells("a/em-tok", "a/source")).unknown == ("em-tok", "source")
 
 
-def test_dry_run_shows_it_after_some_work(
+def test_dry_run_forecasts_from_earlier_run(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
     path, store = suite_file(CLEAN), tmp_path / "store"

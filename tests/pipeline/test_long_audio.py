@@ -1,4 +1,4 @@
-"""Audio beyond the model's window is refused, or cut at silence, adapted to window by window, and joined."""
+"""Audio longer than the model's window is refused, or cut at silence, adapted to window by window, and joined."""
 
 import dataclasses
 import math
@@ -38,7 +38,7 @@ def test_short_utterance_ignores_mode(model: SpeechModel) -> None:
     assert all(outcome.windows == () for outcome in cut.values())
 
 
-def test_refused_long_one_harms_no_other(model: SpeechModel) -> None:
+def test_refused_utterance_affects_no_other(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG, short=tone(1.0)), "refuse")
     assert "6.60 s long" in str(result(found["long"]).error)
     assert result(found["short"]).error is None
@@ -47,7 +47,7 @@ def test_refused_long_one_harms_no_other(model: SpeechModel) -> None:
 def test_windows_are_joined(model: SpeechModel) -> None:
     found = outcomes(model, prepared(long=LONG, short=tone(1.0)), "cut")
     joined, windows = result(found["long"]), found["long"].windows
-    # FLAC keeps 16 bits: what is adapted to is what was decoded.
+    # FLAC stores 16 bits, so the result is compared with that of the decoded audio.
     decoded = np.concatenate([window.window.waveform for window in windows])
     places = windows_of(decoded, 4 * RATE)
     assert [window.window.begin for window in windows] == [place.start for place in places]
@@ -64,7 +64,7 @@ def test_windows_are_joined(model: SpeechModel) -> None:
     assert joined.error is None
 
 
-def test_paused_sentences_match_alone() -> None:
+def test_windows_match_single_sentences() -> None:
     demo, spoken = load_model("demo", device="cpu"), [one.read() for one in Synthetic(utterances=4).read_all()]
     pause = np.zeros(round(0.3 * RATE), np.float32)
     rows = prepared(**{f"pair{first}": np.concatenate([spoken[first], pause, spoken[first + 1]]) for first in (0, 2)})
@@ -83,7 +83,7 @@ def test_trace_level_keeps_joined_result(model: SpeechModel) -> None:
     assert found[1].trace == ()
 
 
-def test_windows_draw_by_number(model: SpeechModel) -> None:
+def test_identical_windows_have_distinct_ids(model: SpeechModel) -> None:
     twice = np.concatenate([tone(2.5, 300), SILENCE, tone(2.5, 300), SILENCE])
     parts = [window.result for window in outcomes(model, prepared(long=twice), "cut")["long"].windows]
     assert len(parts) == 2

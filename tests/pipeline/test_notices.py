@@ -1,4 +1,4 @@
-"""What a reader must know of a run's figures stands beside them, wherever they are shown."""
+"""Notices that readers need with a run's figures are shown wherever the figures are."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SAID = "The speech is synthetic: these figures say how the methods compare here"
 
 
 def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper") -> tuple[str, ...]:
-    """Return the notices of a run of a suite, one utterance of which was scored in a language."""
+    """The notices of a run of `suite` with one utterance, scored in `language`."""
     store = Store.open(tmp_path / "store", create=True)
     toml = parse_suite(suite, origin="here").to_toml()
     begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml, scorer=rule)
@@ -29,7 +29,7 @@ def told(tmp_path: Path, suite: str, language: str = "en", rule: Rule = "whisper
         return notices_of(catalogue, "r")
 
 
-def test_corpus_marks_synthetic_speech(tmp_path: Path) -> None:
+def test_synthetic_speech_has_notice(tmp_path: Path) -> None:
     (sentence,) = told(tmp_path / "a", SPOKEN)
     assert sentence.startswith(SAID)
     assert told(tmp_path / "b", RECORDED) == ()
@@ -45,7 +45,7 @@ def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, sai
 
 
 @pytest.mark.parametrize(("suite", "said"), [(SPOKEN, True), (RECORDED, False)])
-def test_every_report_says_synthetic(emtta: Command, tmp_path: Path, suite: str, said: bool) -> None:
+def test_every_report_shows_synthetic_notice(emtta: Command, tmp_path: Path, suite: str, said: bool) -> None:
     store = Store.open(tmp_path / "store", create=True)
     toml = parse_suite(suite, origin="here").to_toml()
     begin_run(store, "r", [("g", "synthetic", "source")], suite_toml=toml)

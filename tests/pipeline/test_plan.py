@@ -1,4 +1,4 @@
-"""A plan's identities change with all that can change a result, and with nothing else."""
+"""A plan's identities change with everything that can change a result, and with nothing else."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def ids(planned: Plan) -> dict[tuple[str, str], str]:
 
 
 def changed(old: str, new: str) -> set[str]:
-    """Return the methods whose cells change their identity in some domain when a line of the suite changes."""
+    """The methods with a cell whose identity changes when `old` in the suite becomes `new`."""
     assert old in SUITE
     before, after = ids(plan(parse_suite(SUITE), DIGEST)), ids(plan(parse_suite(SUITE.replace(old, new)), DIGEST))
     return {method for (domain, method), identity in before.items() if after.get((domain, method)) != identity}
@@ -88,7 +88,7 @@ def test_irrelevant_setting_is_ignored(old: str, new: str) -> None:
     assert changed(old, new) == set()
 
 
-def test_other_weights_make_other_cell() -> None:
+def test_other_weights_change_every_cell() -> None:
     suite = parse_suite(SUITE)
     before, after = ids(plan(suite, DIGEST)), ids(plan(suite, DIGEST[::-1]))
     assert all(before[cell] != after[cell] for cell in before)
@@ -107,7 +107,7 @@ def test_cells_follow_suite_order() -> None:
     assert all(cell.utterances == 2 for cell in planned.cells)
 
 
-def test_limit_makes_other_smaller_corpus() -> None:
+def test_limit_changes_plan() -> None:
     suite = parse_suite(SUITE)
     limited = plan(suite.model_copy(update={"limit": 1}), DIGEST)
     assert all(cell.utterances == 1 for cell in limited.cells)
@@ -187,7 +187,7 @@ def test_conflicting_selection_is_refused() -> None:
         ("BA", "not of the form domain="),
     ],
 )
-def test_empty_selection_is_refused(only: str, words: str) -> None:
+def test_unknown_selection_is_refused(only: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         select(plan(parse_suite(SUITE), DIGEST).cells, [only])
 
@@ -198,7 +198,7 @@ def commands() -> Callable[[list[str]], str]:
     return lambda only: resume_command("run-1", "my store", select(cells, only), cells)
 
 
-def test_finishing_command_selects_cells() -> None:
+def test_resume_command_selects_cells() -> None:
     command = commands()
     start = "emtta rerun run-1 --store 'my store'"
     assert command([]) == start
@@ -207,12 +207,12 @@ def test_finishing_command_selects_cells() -> None:
     assert command(["domain=BA", "method=em-tok"]) == f"{start} --domain BA --method em-tok"
 
 
-def test_complete_cells_need_no_selection() -> None:
+def test_all_cells_need_no_selection() -> None:
     cells = select(plan(parse_suite(SUITE), DIGEST).cells, ["domain=BA"])
     assert resume_command("run-1", "s", cells, cells) == "emtta rerun run-1 --store s"
 
 
-def test_token_rate_matters_by_language(tmp_path: Path) -> None:
+def test_token_rate_depends_on_language(tmp_path: Path) -> None:
     def cells(language: str, tokens: str = "") -> set[str]:
         corpus = f'corpus = {{ name = "folder", path = "{tmp_path}", language = "{language}" }}'
         suite = parse_suite(
@@ -227,7 +227,7 @@ def test_token_rate_matters_by_language(tmp_path: Path) -> None:
     assert not cells("bn") & cells("de")
 
 
-def test_recipe_holds_only_used_options() -> None:
+def test_recipe_contains_only_used_options() -> None:
     others = (Options(betas=(0.9, 0.98)), Options(epsilon=1e-6), Options(redraw=False))
     made = {recipe_id(method("em-tok-b"), one, ModelChoice(name="demo"), DIGEST) for one in (Options(), *others)}
     assert len(made) == 4
@@ -237,7 +237,7 @@ def test_recipe_holds_only_used_options() -> None:
 @pytest.mark.parametrize(
     ("name", "draws"), [("em-tok-b", False), ("source-beam", False), ("em-tok", True), ("mbr", True)]
 )
-def test_name_counts_where_it_seeds(name: str, draws: bool) -> None:
+def test_name_matters_only_if_it_seeds(name: str, draws: bool) -> None:
     usual = method(name)
     renamed = replace(usual, name="mine", summary="of my own")
     one, other = (recipe_id(made, Options(), ModelChoice(name="demo"), DIGEST) for made in (usual, renamed))
@@ -266,7 +266,7 @@ def test_missing_corpus_is_isolated() -> None:
     assert planned.plan_id == plan(parse_suite(SUITE + GONE), DIGEST).plan_id
 
 
-def test_remark_is_made_once_for_all_its_domains() -> None:
+def test_remark_names_all_its_domains() -> None:
     planned = plan(parse_suite(SUITE + GONE + GONE.replace('"gone"', '"gone-too"')), DIGEST)
     refusal, others = planned.remarks
     assert refusal.startswith(
@@ -281,7 +281,7 @@ def test_remark_is_made_once_for_all_its_domains() -> None:
     )
 
 
-def test_empty_corpus_says_so(hub: Hub) -> None:
+def test_empty_corpus_is_refused(hub: Hub) -> None:
     librispeech_hub(hub, [])
     empty = SUITE.replace('"synthetic", utterances = 2', '"librispeech"')
     with pytest.raises(UsageError, match="'clean' has no utterance to adapt to; check what it contains, or leave"):

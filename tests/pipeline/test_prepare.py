@@ -1,4 +1,4 @@
-"""A domain is prepared once; what cannot be heard becomes a row that says why, and costs nothing else."""
+"""A domain is prepared once; unusable audio becomes a row with the reason, and affects nothing else."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_noise_is_recorded_with_ratio(suite_file: SuiteFile, speech: Speech, sto
     assert (row.corruption, row.snr_db) == ("noise/gaussian", 10)
 
 
-def test_second_time_reuses_audio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_second_preparation_reuses_audio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     first = prepared(suite_file(), store)
     written = store.backend.list("prepared")
     second = prepared(suite_file(), store)
@@ -71,7 +71,7 @@ def test_truncated_shard_is_redone(suite_file: SuiteFile, speech: Speech, store:
     assert store.backend.read(shard) == whole
 
 
-def test_shared_content_is_made_once(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_shared_audio_is_prepared_once(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     path = suite_file(NOISY)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: prepared(path, store), range(4)))
@@ -120,7 +120,7 @@ def test_published_blank_text_is_error(suite_file: SuiteFile, store: Store, hub:
     assert str(found[said["id"]].error).startswith("its transcript is empty")
 
 
-def test_silence_rejects_noise_at_ratio(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_noise_on_silence_is_error(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     speech.add("silence", np.zeros(8000, np.float32), "nothing")
     row = rows(prepared(suite_file(NOISY), store), store)["silence"]
     assert "silent" in str(row.error)
@@ -143,7 +143,7 @@ def test_changed_corpus_is_refused(suite_file: SuiteFile, speech: Speech, store:
     assert not store.backend.list("prepared")
 
 
-def test_limit_keeps_smaller_sample(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_smaller_limit_is_subset(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     one, two = (set(rows(prepared(suite_file(), store, limit=count), store)) for count in (1, 2))
     assert one < two < set(rows(prepared(suite_file(), store), store))
 
@@ -156,7 +156,7 @@ def test_long_corpus_is_sharded(suite_file: SuiteFile, speech: Speech, store: St
     assert done.corpus.utterances == len(rows(done, store)) == SHARD_UTTERANCES + 3
 
 
-def test_synthetic_domain_is_same_any_day(suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_synthetic_domain_is_reproducible(suite_file: SuiteFile, tmp_path: Path) -> None:
     path = suite_file(
         NOISY.replace('"folder", path = "speech"', '"synthetic", utterances = 2').replace("gaussian", "babble")
     )
@@ -165,6 +165,6 @@ def test_synthetic_domain_is_same_any_day(suite_file: SuiteFile, tmp_path: Path)
     assert first == second
 
 
-def test_domain_record_crosses_processes(suite_file: SuiteFile) -> None:
+def test_domain_roundtrips_through_json(suite_file: SuiteFile) -> None:
     domain = load_suite(str(suite_file(NOISY))).domains[0]
     assert Domain.model_validate_json(domain.model_dump_json()) == domain

@@ -1,4 +1,4 @@
-"""Nothing is done twice: a run takes over what other runs of its store have of the same work, down to the utterance."""
+"""No work is repeated: a run reuses the results of the same work in other runs of its store, down to the utterance."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def tmp_path(stage: Stage) -> Path:
 
 @pytest.fixture
 def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, stage: Stage) -> Path:
-    """A store with the complete run `first`, of the method source alone."""
+    """A store with the complete run `first`, whose only method is source."""
     place, path = tmp_path / "store", suite_file(methods=("source",))
 
     def make() -> None:
@@ -39,12 +39,12 @@ def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path,
 
 
 def evaluated(path: Path, store: Path, method: str = "source", limit: int | None = None) -> None:
-    """Evaluate a method of a suite as the run `run`, by itself: without a flow, and without taking over anything."""
+    """Evaluate a method of a suite as the run `run`, without a flow and without reuse."""
     Bench(load_suite(str(path), limit=limit), store).evaluate(method)
 
 
 def reusing(path: Path, store: Store, run_id: str) -> None:
-    """Record a run, and link what it takes over of whole cells, as a flow does first."""
+    """Record a run, and link the whole cells that it reuses, as a flow does first."""
     begun = plan_run(load_suite(str(path)), load_run(store, "first").plan.model_digest, run_id)
     record(begun, store)
     reuse = Reuse(store, begun, begun.cells)
@@ -52,7 +52,7 @@ def reusing(path: Path, store: Store, run_id: str) -> None:
 
 
 def attempts(store: Path, run_id: str, method: str) -> list[tuple[int, int]]:
-    """What each attempt at a cell did itself, and what it found done."""
+    """For each attempt at a cell, how many utterances it did itself, and how many it reused."""
     return [(row.done, row.reused) for row in Store.open(store).cells(CellKey(run_id, "clean", method))]
 
 
@@ -105,7 +105,7 @@ def test_raised_limit_runs_only_new(emtta: Command, suite_file: SuiteFile, speec
     assert reused(place, "three") == {"source": 2}
 
 
-def test_changed_recording_runs_alone(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
+def test_only_changed_utterances_run(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
     speech.add("new", tone(0.7, 330), "another sentence")
     manifest = speech.path / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("seven small boats", "seven big boats"))
@@ -115,7 +115,7 @@ def test_changed_recording_runs_alone(emtta: Command, suite_file: SuiteFile, spe
     assert rows(store, references) == [("seven big boats",)]
 
 
-def test_added_column_is_shown_with_reused(
+def test_reused_rows_show_added_column(
     emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path, tmp_path: Path
 ) -> None:
     manifest = speech.path / "manifest.csv"
@@ -161,7 +161,7 @@ def test_reused_result_links_to_origin(suite_file: SuiteFile, store: Path) -> No
         ("batch_size = 2", "batch_size = 2, reuse = false", False),
     ],
 )
-def test_changed_input_is_not_reused(suite_file: SuiteFile, store: Path, old: str, new: str, same: bool) -> None:
+def test_only_same_work_is_reused(suite_file: SuiteFile, store: Path, old: str, new: str, same: bool) -> None:
     path = suite_file(methods=("source",))
     text = path.read_text()
     if "precision" in new:
@@ -173,7 +173,7 @@ def test_changed_input_is_not_reused(suite_file: SuiteFile, store: Path, old: st
     assert [state.done for state in expected(other, opened).states] == [3 if same else 0]
 
 
-def test_fuller_trace_needs_new_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_poorer_trace_is_not_reused(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     place, path = tmp_path / "store", suite_file(methods=("source",))
     full = path.read_text()
     path.write_text(full.replace("batch_size = 2", 'batch_size = 2, trace = "none"'))
@@ -204,7 +204,7 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])
-def test_concurrent_results_complete_run(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
+def test_resumed_run_reuses_other_results(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
     both = suite_file()
     evaluated(both, store, "em-tok-b")
     words = ("run", both, "--run-id", "run") if again == "run" else ("rerun", "run")
@@ -277,7 +277,7 @@ def test_no_links_to_run_being_pruned(suite_file: SuiteFile, store: Path) -> Non
 
 
 @pytest.mark.slow
-def test_compaction_and_export_keep_it(emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path) -> None:
+def test_compaction_and_export_keep_reuse(emtta: Command, suite_file: SuiteFile, store: Path, tmp_path: Path) -> None:
     assert emtta("run", suite_file(), "--run-id", "second", "--store", store).code == 0
     opened = Store.open(store)
     query = "SELECT run_id, method, wer, reused FROM cells ORDER BY ALL"
@@ -298,7 +298,7 @@ def test_compaction_and_export_keep_it(emtta: Command, suite_file: SuiteFile, st
             ]
 
 
-def test_suggestions_redo_mended_text(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_suggested_rerun_redoes_changes(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("unscorable", tone(0.5, 300), "uh")
     speech.add("absent", None, "one more sentence")
     place, path = tmp_path / "store", suite_file(methods=("source",))

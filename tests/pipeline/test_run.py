@@ -1,4 +1,4 @@
-"""A suite finds its run again, and a run id is never given to another plan."""
+"""A suite finds its run again, and a run id is never reused for another plan."""
 
 import errno
 import json
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "store", create=True)
 
 
-def test_same_suite_finds_it_again(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
+def test_same_suite_finds_its_run(suite_file: SuiteFile, speech: Speech, store: Store) -> None:
     first = planned(suite_file())
     record(first, store)
     record(planned(suite_file()), store)
@@ -149,7 +149,7 @@ def test_status_names_only_live_worker(suite_file: SuiteFile, speech: Speech, st
     died = replace(Holder.this_process(), host="elsewhere", boot="another")
     path = Path(store.location) / "leases" / "mine" / "000003.json"
     path.write_text(json.dumps(asdict(died)))
-    assert run_status(store, "mine").holder == died  # as far as can be told
+    assert run_status(store, "mine").holder == died  # nothing shows that it is dead
     os.utime(path, (path.stat().st_mtime - STALE - 1,) * 2)
     status = run_status(store, "mine")
     assert (status.as_dict()["holder"], status.as_dict()["state"]) == (None, "incomplete")

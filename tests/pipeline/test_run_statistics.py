@@ -1,4 +1,4 @@
-"""A run knows how sure its figures are: of its present facts, never of old ones, and at no risk to its results."""
+"""A run's statistics describe its current results, never older ones, and cannot harm the results."""
 
 import logging
 import shutil
@@ -52,7 +52,7 @@ Rows = dict[tuple[str, str | None], dict[str, object]]
 
 
 def shown(store: Store, run_id: str = "run") -> Rows:
-    """Return the rows of the view by method and domain, or group where there is no domain."""
+    """The rows of the view by method and domain, or by method and `GROUP*` for a group."""
     with Catalogue(store) as catalogue:
         rows = catalogue.query("FROM statistics WHERE run_id = $run", {"run": run_id}).records
     return {(row["method"], row["domain"] or f"{row['group']}*"): row for row in rows}
@@ -69,13 +69,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def rows(whole: Store) -> Rows:
-    """What is shown of it."""
+    """The rows of the view for `whole`."""
     return shown(whole)
 
 
 @pytest.fixture
 def computed(whole: Store, tmp_path: Path) -> Store:
-    """A copy of it, to be changed."""
+    """A copy of `whole` that a test may change."""
     shutil.copytree(whole.location, tmp_path / "computed")
     return Store.open(tmp_path / "computed")
 
@@ -84,7 +84,7 @@ def column(method: str, *domains: str) -> np.ndarray:
     return np.array([errors_of(method, domain) for domain in domains], dtype=np.float64).T
 
 
-def test_each_domain_and_group_has_them(rows: Rows) -> None:
+def test_domains_and_groups_have_statistics(rows: Rows) -> None:
     assert len(rows) == len(METHODS) * (len(CELLS) + 3)
     words = np.full((COUNT, 1), float(WORDS))
     row, ours, theirs = rows["em-tok-b", "rain"], column("em-tok-b", "rain"), column("source", "rain")
@@ -139,7 +139,7 @@ def test_each_pair_of_methods_is_tested(whole: Store) -> None:
 
 
 def best(store: Store, errors: Mapping[str, Sequence[int]]) -> str:
-    """Return what is said of a run of one domain with these errors by method."""
+    """The verdict on a run of one domain with these errors by method."""
     begin_run(store, "run", [("noise", "rain", method) for method in errors], utterances=20)
     for method, counts in errors.items():
         key = CellKey("run", "rain", method)
@@ -155,16 +155,16 @@ def best(store: Store, errors: Mapping[str, Sequence[int]]) -> str:
 MANY, SOME, FEWER = [3, 2, 4, 3] * 5, [2, 1, 2, 1] * 5, [2, 0, 2, 1] * 5
 
 
-def test_best_is_below_each_other(store: Store) -> None:
+def test_best_is_better_than_every_other(store: Store) -> None:
     assert best(store, {"source": MANY, "em-tok": SOME, "em-tok-b": FEWER}) == "best: em-tok-b"
 
 
-def test_chance_makes_no_best(store: Store) -> None:
+def test_chance_difference_makes_no_best(store: Store) -> None:
     found = best(store, {"source": MANY, "em-tok": [*SOME[:-1], 2], "em-tok-b": SOME, "mbr": [*SOME[:-2], 1, 2]})
     assert found == "lowest WER: em-tok-b; not distinguishable from mbr, em-tok"
 
 
-def test_reports_say_which_is_best(store: Store, emtta: Command) -> None:
+def test_reports_name_best(store: Store, emtta: Command) -> None:
     best(store, {"source": MANY, "em-tok": SOME, "em-tok-b": FEWER})
     board = emtta("report", "leaderboard", "--store", store.location).err
     assert "all: best: em-tok-b\nnoise: best: em-tok-b\n" in board
@@ -177,7 +177,7 @@ def test_reports_say_which_is_best(store: Store, emtta: Command) -> None:
     ]
 
 
-def test_untested_makes_no_best(store: Store) -> None:
+def test_untested_method_is_not_best(store: Store) -> None:
     best(store, {"source": MANY, "em-tok": SOME})
     shutil.rmtree(Path(store.location) / "statistics")
     with Catalogue(store) as catalogue:
@@ -206,11 +206,11 @@ def test_no_source_means_intervals_only(store: Store) -> None:
     assert (row["source_wer"], row["change"], row["p"], row["pairs"]) == (None, None, None, None)
 
 
-def test_computed_is_not_recomputed(computed: Store) -> None:
+def test_current_statistics_are_kept(computed: Store) -> None:
     assert not update_statistics(computed, "run")
 
 
-def test_later_attempt_hides_older(computed: Store, rows: Rows) -> None:
+def test_later_attempt_hides_statistics(computed: Store, rows: Rows) -> None:
     same = {"u00": [heard(errors_of("em-tok-b", "rain")[0])]}
     write_shard(computed, CellKey("run", "rain", "em-tok-b"), same, attempt=2)
     assert {method for method, _ in shown(computed)} == {"source", "greedy-em"}, "the same words, heard anew"
@@ -238,7 +238,7 @@ def test_incomplete_group_is_hidden(store: Store) -> None:
     assert (partial["utterances"], partial["pairs"], partial["wer_low"]) == (1, 1, None)
 
 
-def test_utterance_in_error_joins_no_pair(store: Store) -> None:
+def test_utterance_in_error_is_in_no_pair(store: Store) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
     texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None})
@@ -249,7 +249,7 @@ def test_utterance_in_error_joins_no_pair(store: Store) -> None:
 
 
 @pytest.mark.parametrize("report", ["leaderboard", "domains"])
-def test_changes_share_utterances(store: Store, report: str) -> None:
+def test_change_is_over_shared_utterances(store: Store, report: str) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
     texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [heard(4)]})
@@ -263,7 +263,7 @@ def test_changes_share_utterances(store: Store, report: str) -> None:
     assert row["change_percent"] == pytest.approx(-100 * 4 / (2 * (COUNT - 2) + 4))
 
 
-def test_other_counts_are_not_compared(
+def test_other_normalizer_is_not_compared(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
@@ -277,7 +277,7 @@ def test_other_counts_are_not_compared(
     assert shown(store)["em-tok-b", "rain"]["change"] is None
 
 
-def test_comparison_and_single_run_agree(computed: Store, rows: Rows) -> None:
+def test_comparison_agrees_with_single_run(computed: Store, rows: Rows) -> None:
     for run_id, method in (("a", "source"), ("b", "em-tok-b")):
         begin_run(computed, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
         for _, domain in CELLS:
@@ -289,25 +289,25 @@ def test_comparison_and_single_run_agree(computed: Store, rows: Rows) -> None:
         assert (change.wins, change.ties, change.losses) == (row["wins"], row["ties"], row["losses"])
 
 
-def test_empty_store_or_idle_run_has_none(store: Store) -> None:
+def test_idle_run_has_no_statistics(store: Store) -> None:
     assert shown(store) == {}
     begin_run(store, "run", [("noise", "rain", "source")])
     assert not update_statistics(store, "run")
     assert shown(store) == {}
 
 
-def test_compaction_keeps_pruning_removes(computed: Store, rows: Rows) -> None:
+def test_statistics_last_until_pruning(computed: Store, rows: Rows) -> None:
     compact(computed, "run")
     assert shown(computed) == rows
     assert not update_statistics(computed, "run")
-    fill(computed, "sunday")  # of the same hour, and later by its name
+    fill(computed, "sunday")  # same time, but a later name
     pruning = plan_pruning(computed, Keep(newest=1))
     assert [removal.name for removal in pruning.runs] == ["run"]
     prune(computed, pruning)
     assert not list(computed.backend.list("statistics/run_id=run"))
 
 
-def test_older_store_needs_no_table(computed: Store) -> None:
+def test_reports_work_without_statistics(computed: Store) -> None:
     shutil.rmtree(Path(computed.location) / "statistics")
     with Catalogue(computed) as catalogue:
         row = catalogue.report("leaderboard").records[0]
@@ -332,7 +332,7 @@ def test_failure_is_only_logged(
 
 
 @pytest.mark.parametrize("at", ["list", "write_statistics"])
-def test_passing_fault_leaves_no_gap(
+def test_transient_error_leaves_no_gap(
     at: str, store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store)
@@ -351,7 +351,7 @@ def test_passing_fault_leaves_no_gap(
     assert store.backend.list("statistics/run_id=run")
 
 
-def test_idle_rerun_computes_missing(
+def test_rerun_computes_missing_statistics(
     emtta: Command, speech: Speech, suite_file: SuiteFile, tmp_path: Path, prefect_server: str
 ) -> None:
     place = tmp_path / "results"
@@ -365,7 +365,7 @@ def test_idle_rerun_computes_missing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("methods", "count", "seconds"), [(6, 12, 8), (5, 300, 60)])
-def test_cost_does_not_explode(methods: int, count: int, seconds: float) -> None:
+def test_cost_stays_bounded(methods: int, count: int, seconds: float) -> None:
     generator, names = np.random.default_rng(0), ("source", *"abcde")[:methods]
     utterances = [
         {

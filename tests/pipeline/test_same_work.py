@@ -1,4 +1,4 @@
-"""Cells of one run that are the same work: one is done, and its results are those of the others."""
+"""Cells of one run with the same work: one is computed, and the others reuse its results."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ SAME, OTHER = "em-tok-b+steps-1", "em-tok-b+steps-2"
 
 @pytest.fixture
 def swept(suite_file: SuiteFile, speech: Speech) -> Path:
-    """A suite with a method, a sweep that has the method's own value, and two domains of one corpus."""
+    """A suite with a method, a sweep that includes the method's own value, and two domains with one corpus."""
     path = suite_file(CLEAN + CLEAN.replace('"clean"', '"again"', 1))
     text = path.read_text()
     methods = '["em-tok-b", { name = "em-tok-b", sweep = { steps = [1, 2] } }]'
@@ -24,12 +24,12 @@ def swept(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def done_itself(store: Path, cell: CellState) -> int:
-    """How many utterances the attempts at a cell did."""
+    """The number of utterances that the attempts at a cell did."""
     key = CellKey("mine", cell.cell.domain, cell.cell.method, cell.cell.seed)
     return sum(row.done for row in Store.open(store).cells(key))
 
 
-def test_own_value_of_sweep_is_done_once(emtta: Command, swept: Path, tmp_path: Path) -> None:
+def test_same_work_is_done_once(emtta: Command, swept: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     dry = emtta("run", swept, "--run-id", "mine", "--store", store, "--dry-run")
     assert "4 of the cells are the same work as others of this run, and reuse their results" in dry.err
@@ -46,7 +46,7 @@ def test_own_value_of_sweep_is_done_once(emtta: Command, swept: Path, tmp_path: 
     assert texts["em-tok-b"] == texts[SAME] != texts[OTHER]
 
 
-def test_what_one_lacks_the_next_does(emtta: Command, swept: Path, speech: Speech, tmp_path: Path) -> None:
+def test_each_cell_retries_errors(emtta: Command, swept: Path, speech: Speech, tmp_path: Path) -> None:
     store = tmp_path / "store"
     speech.add("absent", None, "one more sentence")
     outcome = emtta("run", swept, "--run-id", "mine", "--store", store)
@@ -56,7 +56,7 @@ def test_what_one_lacks_the_next_does(emtta: Command, swept: Path, speech: Speec
     assert sorted(done_itself(store, state) for state in states) == [1, 1, 1, 1, 4, 4]
 
 
-def test_no_reuse_measures_each(emtta: Command, swept: Path, tmp_path: Path) -> None:
+def test_no_reuse_measures_each_cell(emtta: Command, swept: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     outcome = emtta("run", swept, "--run-id", "mine", "--store", store, "--no-reuse")
     assert outcome.code == 0, outcome.err

@@ -1,4 +1,4 @@
-"""Each seed of a suite is a cell of its own; a seed that is added costs its own cells alone."""
+"""Each seed of a suite has its own cells; adding a seed adds only these."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ def ids(seeds: str) -> dict[tuple[str, int | None], str]:
     return {(cell.method, cell.seed): cell.cell_id for cell in planned(seeds).cells}
 
 
-def test_methods_that_draw_have_a_cell_a_seed() -> None:
+def test_random_methods_have_cell_per_seed() -> None:
     assert [cell.name for cell in planned("[0, 7]").cells] == [
         *("clean/source", "clean/em-tok, seed 0", "clean/em-tok, seed 7"),
         *("clean/em-tok-b", "clean/mbr, seed 0", "clean/mbr, seed 7"),
@@ -66,12 +66,12 @@ def test_bad_seeds_are_refused(seeds: str, words: str) -> None:
         planned(seeds)
 
 
-def test_methods_that_draw_nothing_run_once() -> None:
-    """Also where they are all: a suite that extends another takes over its seeds."""
+def test_other_methods_have_one_cell() -> None:
+    """Even if no method draws random numbers: a suite inherits the seeds of the suite that it extends."""
     assert [cell.name for cell in planned("[0, 1]", '["source"]').cells] == ["clean/source"]
 
 
-def test_seed_of_method_is_refused() -> None:
+def test_seed_in_method_is_refused() -> None:
     with pytest.raises(UsageError, match=r"methods\[x\]: adaptation.seed is 3; set seeds = \[3\] at the top"):
         planned("[0]", '["source", { name = "x", base = "em-tok", adaptation = { seed = 3 } }]')
 

@@ -1,4 +1,4 @@
-"""A stream goes through its utterances in order, and one that was stopped comes to the rows of an undisturbed one."""
+"""A stream processes its utterances in order, and one that was stopped ends with the rows of an uninterrupted one."""
 
 import hashlib
 import math
@@ -37,7 +37,7 @@ loaded = cache(load_model)
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, Rows]:
-    """The rows of undisturbed streams."""
+    """The rows of uninterrupted streams."""
     return {}
 
 
@@ -51,7 +51,7 @@ def speech(tmp_path: Path) -> Speech:
 
 
 class Streamed:
-    """A suite with one stream, planned and prepared, which is evaluated in this process."""
+    """A suite with one stream, planned and prepared, and evaluated in this process."""
 
     def __init__(self, path: Path, store: str, stream: str) -> None:
         text = path.read_text().replace("[[domains]]", f"[stream]\n{stream}\n[[domains]]", 1)
@@ -66,7 +66,7 @@ class Streamed:
         self.events: list[Event] = []
 
     def evaluate(self, stop_after: int | None = None, **options: Any) -> Rows:
-        """Evaluate the method's streams, stopping each after so many batches, and return all rows that count."""
+        """Evaluate the method's streams, each stopped after `stop_after` batches, and return all rows that count."""
         for first, *further in works_of(self.suite, self.run.cells):
             if first.method == "source":
                 continue
@@ -117,7 +117,7 @@ def whole(make: Make, known: dict[str, Rows]) -> Whole:
     return rows
 
 
-def test_state_goes_on_through_domains(make: Make) -> None:
+def test_state_continues_across_domains(make: Make) -> None:
     streamed = make('reset = "never"')
     rows = streamed.evaluate()
     assert [row[0] for row in rows.values()] == list(range(16))
@@ -133,8 +133,7 @@ def test_state_goes_on_through_domains(make: Make) -> None:
 @pytest.mark.parametrize(
     "stream", [pytest.param('reset = "domain"', marks=pytest.mark.slow), 'reset = "every-2"\norder = "shuffled"']
 )
-def test_segments_equal_streams_alone(make: Make, stream: str) -> None:
-    """Side by side in one batch, they become what each is by itself."""
+def test_batched_segments_equal_single_ones(make: Make, stream: str) -> None:
     rows = make(stream).evaluate()
     alone = make(stream, "one", sizes=1).evaluate()
     for key, row in alone.items():
@@ -145,7 +144,7 @@ def test_segments_equal_streams_alone(make: Make, stream: str) -> None:
     assert rows["clean", "u0"] == rows["clean-again", "u0"]
 
 
-def test_orders_are_as_they_say(make: Make) -> None:
+def test_each_order_is_followed(make: Make) -> None:
     shuffled = make('order = "shuffled"\nseed = 3', method="greedy-em").evaluate()
     assert list(dict.fromkeys(domain for domain, _ in shuffled)) == ["clean", "soft", "loud", "clean-again"]
     names = [name for domain, name in shuffled if domain == "soft"]
@@ -162,7 +161,7 @@ def test_orders_are_as_they_say(make: Make) -> None:
     ("stream", "stop_after"),
     [('reset = "never"', 6), ('reset = "every-2"', 1), ('reset = "every-3"\norder = "mixed"', 2)],
 )
-def test_stopped_stream_comes_to_same_rows(make: Make, whole: Whole, stream: str, stop_after: int) -> None:
+def test_stopped_stream_has_same_rows(make: Make, whole: Whole, stream: str, stop_after: int) -> None:
     stopped = make(stream)
     with pytest.raises(InterruptedRunError):
         stopped.evaluate(stop_after=stop_after)
@@ -176,7 +175,7 @@ def test_stopped_stream_comes_to_same_rows(make: Make, whole: Whole, stream: str
 
 
 @pytest.mark.slow
-def test_stream_goes_on_in_bucket(make: Make, whole: Whole, bucket: str) -> None:
+def test_stream_resumes_in_bucket(make: Make, whole: Whole, bucket: str) -> None:
     streamed = make('reset = "never"', f"s3://{bucket}/store")
     with pytest.raises(InterruptedRunError):
         streamed.evaluate(stop_after=6)
@@ -185,8 +184,8 @@ def test_stream_goes_on_in_bucket(make: Make, whole: Whole, bucket: str) -> None
     assert not streamed.store.backend.list("states")
 
 
-def test_rows_behind_state_come_out_same(make: Make, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a process killed between the rows and the state."""
+def test_rows_after_last_state_stay_same(make: Make, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is killed after writing rows and before writing the state."""
     killed = make('reset = "never"')
     monkeypatch.setattr(stream_job, "SHARD_UTTERANCES", 2)
     written = 0
@@ -206,7 +205,7 @@ def test_rows_behind_state_come_out_same(make: Make, whole: Whole, monkeypatch: 
 
 
 @pytest.mark.parametrize("damage", ["torn", pytest.param("gone", marks=pytest.mark.slow), "rows"])
-def test_stream_without_its_state_begins_anew(make: Make, whole: Whole, damage: str) -> None:
+def test_stream_without_state_restarts(make: Make, whole: Whole, damage: str) -> None:
     streamed = make('reset = "never"')
     with pytest.raises(InterruptedRunError):
         streamed.evaluate(stop_after=6)
@@ -223,7 +222,7 @@ def test_stream_without_its_state_begins_anew(make: Make, whole: Whole, damage: 
     assert streamed.evaluate() == whole('reset = "never"')
 
 
-def test_bad_utterance_leaves_stream_as_it_was(make: Make, whole: Whole, speech: Speech) -> None:
+def test_bad_utterance_does_not_affect_stream(make: Make, whole: Whole, speech: Speech) -> None:
     usual = whole('reset = "never"')
     speech.add("u22-bad", b"RIFF this is no sound", "lost")
     rows = make('reset = "never"').evaluate()
@@ -232,8 +231,8 @@ def test_bad_utterance_leaves_stream_as_it_was(make: Make, whole: Whole, speech:
         assert rows[key][1:5] == row[1:5]
 
 
-def test_detector_sees_shifts_alone() -> None:
-    """Of a mean of 5 that is above the usual by more than chance, twice in a row; then it learns anew."""
+def test_detector_finds_only_shifts() -> None:
+    """A shift is two means of 5 in a row that exceed the usual by more than chance; then the detector starts over."""
     usual = [0.0, 0.1] * 10
     detector = ShiftDetector(20)
     assert not any(detector.hears_shift(index) for index in usual * 4)
@@ -246,7 +245,7 @@ def test_detector_sees_shifts_alone() -> None:
 
 
 def test_shift_resets_stream(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nothing usual, every mean is beyond it: after the first half is learned from, each ten utterances."""
+    """With a threshold that every mean exceeds, the stream resets after 10 utterances of learning and 2 groups of 2."""
     monkeypatch.setattr("emtta_core.pipeline.stream_state.BEYOND", -1e9)
     monkeypatch.setattr("emtta_core.pipeline.stream_state.GROUP", 2)
     rows = make('reset = "dynamic-10"', method="greedy-em").evaluate()

@@ -1,4 +1,4 @@
-"""Commands and options that stand in messages, pages and documentation are there."""
+"""Commands and options in messages, pages and documentation exist."""
 
 import ast
 import re
@@ -13,13 +13,13 @@ from flows.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 TREE: Any = typer.main.get_command(app)
-"""The command with its verbs, as the library behind typer has them."""
+"""The command with its verbs, in the form of the library behind Typer."""
 OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*")
 CODE = re.compile(r"```.*?```|`(?:emtta |--)[^`]+`|<code>.*?</code>", re.DOTALL)
 COMMAND = re.compile(r"(?P<alone>`|: )?(?<![\w'/.-])emtta (?P<words>[^;`\n#|<&)]*)")
-"""In a message, what follows a colon or stands in backticks; elsewhere emtta may be the subject of a sentence."""
+"""The group `alone` is a colon or a backtick; without one, emtta may be the subject of a sentence in a message."""
 VALUE = "VALUE"
-"""What stands for a part of a text that is known only when it is written."""
+"""Placeholder for a part of a text that is only known at run time."""
 FOREIGN = {
     *("--error-unmatch", "--porcelain", "--untracked-files"),  # of git
     *("--force-reinstall", "--no-deps"),  # of pip
@@ -29,13 +29,13 @@ FOREIGN = {
 
 
 def options(command: Any) -> set[str]:
-    """Return the options of a verb and of those below it."""
+    """The options of a verb and of the verbs below it."""
     own = {name for given in command.params for name in (*given.opts, *given.secondary_opts)} | {"--help"}
     return own.union(*map(options, getattr(command, "commands", {}).values()))
 
 
 def mistakes(text: str, *, code: bool) -> Iterator[str]:
-    """Yield what is wrong with the commands in a text, which is code alone or a message."""
+    """Yield the mistakes in the commands of a text, which is either code or a message."""
     for found in COMMAND.finditer(text):
         command, words = TREE, found["words"].split()
         while words and words[0].strip(".,") in getattr(command, "commands", {}):
@@ -48,7 +48,7 @@ def mistakes(text: str, *, code: bool) -> Iterator[str]:
 
 
 def texts(file: Path) -> Iterator[str]:
-    """Yield the texts of a Python file, and the commands that it makes of words."""
+    """Yield the texts of a Python file, and the commands that it builds from words."""
     parts = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):

@@ -1,4 +1,4 @@
-"""The benchmark runs as it would on a GPU machine: the same code at a tiny shape, and rows that own up to no GPU."""
+"""The benchmark runs as on a GPU machine, with the same code at a tiny shape; without a GPU, its results say so."""
 
 import importlib
 import json
@@ -29,7 +29,7 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is he
 
 @pytest.fixture
 def adaptation(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The benchmark, imported here; torch's number of threads, which it sets, is put back."""
+    """The imported benchmark; torch's number of threads, which it sets, is restored."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     threads = torch.get_num_threads()
     yield importlib.import_module("adaptation")
@@ -41,7 +41,7 @@ Check = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def check(adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Check:
-    """Run the benchmark's check in this process, and return the JSON that it writes."""
+    """Runs the benchmark's check in this process, and returns the JSON that it writes."""
 
     def run(name: str, *arguments: object) -> dict[str, Any]:
         monkeypatch.setattr(sys, "argv", ["adaptation.py", *map(str, arguments), *QUICK, "--output", str(tmp_path)])
@@ -53,7 +53,7 @@ def check(adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def command(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    """Run the benchmark as a user would, and return how it ended."""
+    """Run the benchmark as a user would, and return the completed process."""
     words = [sys.executable, str(ROOT / "benchmarks" / "adaptation.py"), *map(str, arguments)]
     return subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -106,7 +106,7 @@ def test_out_of_memory_is_reported(tmp_path: Path) -> None:
     assert ours["utterances"] == 32, "and no utterance was lost"
 
 
-def test_sweep_gives_marginal_time(check: Check) -> None:
+def test_sweep_fits_marginal_time(check: Check) -> None:
     report = check("demo-float32-sweep", "demo", "--sweep")
     assert report["clock"] == "cpu_seconds"
     sweeps = report["sweeps"]
@@ -137,7 +137,7 @@ def test_missing_gpu_says_not_measured(adaptation: ModuleType, monkeypatch: pyte
 
 
 @needs_no_gpu
-def test_results_from_elsewhere_are_kept(
+def test_missing_gpu_keeps_earlier_results(
     adaptation: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "adaptation-base-gpu-bf16.json"
@@ -181,7 +181,7 @@ def test_unmeasurable_request_is_refused(
 def test_only_listed_packages_are_needed(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
-    for name in needed(BARE) - set(LEFT_OUT):  # their own needs, but not those of theirs that they do without
+    for name in needed(BARE) - set(LEFT_OUT):  # their dependencies, except those that the benchmark does without
         distribution = metadata.distribution(name)
         for part in {file.parts[0] for file in distribution.files or [] if file.parts[0] != ".."}:
             if not (site / part).exists():
@@ -212,7 +212,7 @@ def test_significance_fills_each_table(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert set(stored) == {"alpha", "tests", "speaker coverage", "coverage"}
 
 
-def test_year_of_nights_runs() -> None:
+def test_false_alarm_benchmark_runs() -> None:
     words = [sys.executable, str(ROOT / "benchmarks" / "false_alarms.py"), "--quick"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -221,7 +221,7 @@ def test_year_of_nights_runs() -> None:
 
 
 def needed(names: tuple[str, ...]) -> set[str]:
-    """Return these distributions and all that they need."""
+    """These distributions and all their dependencies."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -1,4 +1,4 @@
-"""The pages keep their word: their links lead somewhere, and the suite they show is one that runs."""
+"""The pages' links resolve, and the README's examples work."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_readme_python_runs_as_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recordings").mkdir()
-    with np.load(ROOT / "benchmarks" / "speech.npz") as stored:  # of benchmarks/speech.py, in mu-law
+    with np.load(ROOT / "benchmarks" / "speech.npz") as stored:  # from benchmarks/speech.py, in mu-law
         curve = 2 * stored["codes"][: stored["ends"][0]].astype(np.float64) / 255 - 1
     soundfile.write("recordings/call.wav", np.sign(curve) * np.expm1(np.abs(curve) * np.log1p(255)) / 255, 16_000)
     block = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]

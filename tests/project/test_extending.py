@@ -1,4 +1,4 @@
-"""docs/extending.md keeps its word: its package, installed in a new environment, is checked, run and reported."""
+"""docs/extending.md works as written: its package, installed in a new environment, is checked, run and reported."""
 
 import os
 import re
@@ -15,12 +15,12 @@ BUILD = "from setuptools.build_meta import build_wheel; import sys; print(build_
 
 
 def block(language: str, number: int = 0) -> str:
-    """Return a block of code of the page."""
+    """A code block of the page."""
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[number]
 
 
 @pytest.mark.slow
-def test_loss_of_page_is_evaluated(tmp_path: Path) -> None:
+def test_page_loss_is_evaluated(tmp_path: Path) -> None:
     source = tmp_path / "margin-loss"
     source.mkdir()
     loss = block("python")
@@ -59,7 +59,7 @@ def test_loss_of_page_is_evaluated(tmp_path: Path) -> None:
         assert re.search(rf"│ {method} +│ all +│ +\d+\.\d\d │", said[2]), said[2]
 
 
-def test_source_of_page_is_sound(tmp_path: Path, tiny_model: Path) -> None:
+def test_page_source_passes_check(tmp_path: Path, tiny_model: Path) -> None:
     from emtta_core.adaptation import Method
     from emtta_core.adaptation.plugin_check import check_method
     from emtta_core.model import load_model

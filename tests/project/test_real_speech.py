@@ -1,4 +1,4 @@
-"""Real speech is laid out as the corpora are published, scored by both rules, and carried whole to another machine."""
+"""Real speech is laid out as the corpora are published, scored by both rules, and moved intact to another machine."""
 
 import importlib
 import json
@@ -40,7 +40,7 @@ CLIPS = {
 
 @pytest.fixture
 def share(tmp_path: Path) -> Path:
-    """A share of the corpora: tones under the names of recordings, and one noise."""
+    """A share of the corpora: tones with the names of recordings, and one noise."""
     files: dict[str, bytes | str] = {"noise/ms-snsd/AirConditioner_6.wav": sound(0.7, form="WAV", hertz=90)}
     for folder, rows in CLIPS.items():
         table = "path,text,language,speaker\n"
@@ -79,7 +79,7 @@ def test_share_is_laid_out_as_published(share: Path, tmp_path: Path, scripts: di
     assert [name for name, *_ in told(LibriSpeech(path=str(root)))] == ["1688-142285-0000", "367-130732-0000"]
 
 
-def test_packed_noise_is_that_of_a_run(
+def test_packed_noise_matches_run(
     share: Path, tmp_path: Path, scripts: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripts["real_speech"].lay_out(share, tmp_path / "corpora")
@@ -98,7 +98,7 @@ def test_packed_noise_is_that_of_a_run(
             np.testing.assert_array_equal(scripts["gpu_speech"].waveform(row, recordings), expected)
 
 
-def test_counts_of_machines_are_joined(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
+def test_counts_from_machines_are_joined(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
     real_speech, path = scripts["real_speech"], tmp_path / "counts.json"
 
     def measured(run: str, method: str, *hypotheses: str) -> Any:
@@ -152,7 +152,7 @@ def test_shipped_suite_runs_on_share(share: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_gpu_machine_needs_engine_alone() -> None:
+def test_gpu_machine_needs_only_engine() -> None:
     loaded = "import gpu_parity, gpu_speech, sys; print(*sys.modules)"
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"}
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, env=environment, check=True)
@@ -200,9 +200,9 @@ def test_gpu_script_is_checked_on_cpu(share: Path, tmp_path: Path) -> None:
 
 
 def python(script: str, *words: object) -> "subprocess.CompletedProcess[str]":
-    """Run a benchmark as a user would; what is missing of the paper's gives exit code 3."""
+    """Run a benchmark as a user would; it may exit with 3, as some of the paper's corpora are missing."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), *map(str, words)]
-    nowhere = "http://127.0.0.1:9"  # no corpus that the share lacks is fetched
+    nowhere = "http://127.0.0.1:9"  # corpora that the share lacks are not fetched
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_ENDPOINT": nowhere}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode in (0, 3), done.stdout + done.stderr

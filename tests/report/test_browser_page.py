@@ -1,4 +1,4 @@
-"""The page on a run works in a browser: for eyes, keyboards, phones and printers, without a word to the network."""
+"""The page on a run works in a browser: on screens and phones, by keyboard, and in print, without network access."""
 
 from collections.abc import Iterator
 from importlib import resources
@@ -19,7 +19,7 @@ from emtta_core.report.listening_page import make_listening_page
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import load_suite
 
-AA, AA_LARGE = 4.5, 24.0  # WCAG 2.2: contrast of text, and the size in pixels from which 3 is enough
+AA, AA_LARGE = 4.5, 24.0  # WCAG 2.2: the contrast of text, and the size in pixels from which 3 is enough
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a run with intervals, three domains, three methods, an utterance in error, an incomplete cell."""
+    """The page of a run with intervals, three domains, three methods, an utterance in error, and an incomplete cell."""
     folder = tmp_path_factory.mktemp("page")
     store = Store.open(folder / "store", create=True)
     fill(store, left_out=[("scotland", "greedy-em")])
@@ -42,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def violations(seen: Seen) -> list[tuple[str, list[str]]]:
-    """Return what axe finds against the accessibility guidelines, each with the elements that it is about."""
+    """What axe finds against the accessibility guidelines, each with up to three elements."""
     seen.page.evaluate(resources.files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
     passed, found = seen.page.evaluate("axe.run().then((result) => [result.passes.length, result.violations])")
     assert passed > 15
@@ -50,13 +50,13 @@ def violations(seen: Seen) -> list[tuple[str, list[str]]]:
 
 
 def column(seen: Seen, place: int) -> list[str]:
-    """Return the texts of a column of the table of domains, in the rows that can be seen."""
+    """The visible texts of a column of the table of domains."""
     return seen.texts(f"#domains tbody tr:not([hidden]) > :nth-child({place})")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_page_is_quiet_and_fits_window(browser: Browser, url: str, width: int, scheme: str, tmp_path: Path) -> None:
+def test_page_logs_nothing_and_fits_window(browser: Browser, url: str, width: int, scheme: str, tmp_path: Path) -> None:
     with opened(browser, url, width=width, scheme=scheme) as seen:
         assert seen.complaints == []
         assert [address for address in seen.requests if not address.startswith("data:")] == []
@@ -89,7 +89,7 @@ def test_header_click_sorts(browser: Browser, url: str) -> None:
             header.get_by_role("button").click()
             assert header.get_attribute("aria-sort") == way
             shown = column(seen, 6)
-            assert shown[-1] == NOTHING  # not known: last both ways
+            assert shown[-1] == NOTHING  # unknown values come last both ways
             known = [float(text) for text in shown[:-1]]
             assert len(known) == 8
             assert known == sorted(known, reverse=way == "descending")
@@ -133,7 +133,7 @@ def test_filters_combine(browser: Browser, url: str) -> None:
         assert seen.complaints == []
 
 
-def test_theme_follows_system_at_first(browser: Browser, url: str) -> None:
+def test_theme_follows_system_by_default(browser: Browser, url: str) -> None:
     def background(seen: Seen) -> str:
         return str(seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
@@ -187,7 +187,7 @@ def test_headings_and_charts_are_labelled(browser: Browser, url: str) -> None:
         assert len(names) == 9  # three leaderboards, the heat map, changes of two methods, two of steps, speed
         assert len({title for title, _ in names}) == 9
         assert all(description for _, description in names)
-        assert seen.page.locator("figure:has(details table)").count() == 3  # the others' figures are the two tables
+        assert seen.page.locator("figure:has(details table)").count() == 3  # the figures of others are the two tables
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
@@ -198,7 +198,7 @@ def test_axe_finds_no_violations(browser: Browser, url: str, width: int, scheme:
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
-def test_listening_page_is_clean_and_plays(browser: Browser, width: int, scheme: str, tmp_path: Path) -> None:
+def test_listening_page_logs_nothing_and_plays(browser: Browser, width: int, scheme: str, tmp_path: Path) -> None:
     robustness = load_suite("robustness")
     path = tmp_path / "listen.html"
     domains = choose_domains(robustness, ["group=gain", "group=g711"])
@@ -232,7 +232,7 @@ def test_print_is_light_with_all_rows(browser: Browser, url: str, tmp_path: Path
         assert path.stat().st_size > 20_000
 
 
-def test_empty_run_is_quiet_too(browser: Browser, tmp_path: Path) -> None:
+def test_empty_run_logs_nothing(browser: Browser, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "run", [("g", "d", "source"), ("g", "d", "em-tok-b")])
     path = tmp_path / "run.html"

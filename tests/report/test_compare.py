@@ -1,4 +1,4 @@
-"""Two runs are compared utterance by utterance, only where they heard the same speech, and beyond chance."""
+"""Two runs are compared utterance by utterance, only on the same speech, and tested against chance."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ from flows.cli.schedule import schedule as schedule_command
 
 WORDS = len(REFERENCE.split())
 Errors = Mapping[str, Sequence[int | None]]
-"""Of each domain, the word errors of its utterances; none for one in error."""
+"""By domain, the word errors of its utterances; None for one in error."""
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_figures_match_utterances(store: Store) -> None:
     assert [item.domain for item in found.regressions] == ["vacuum", ALL]
 
 
-def test_repeated_run_is_same(store: Store) -> None:
+def test_identical_runs_are_unchanged(store: Store) -> None:
     errors = {"vacuum": drawn(1, 40, 0.2)}
     write_run(store, "first", errors)
     write_run(store, "second", errors)
@@ -111,7 +111,7 @@ def test_swapped_runs_swap_verdict(store: Store) -> None:
         assert (one.wins, one.losses) == (other.losses, other.wins)
 
 
-def test_negligible_change_is_none(store: Store) -> None:
+def test_negligible_change_is_too_small(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1] * 30})
     write_run(store, "second", {"vacuum": [2] * 30})
     assert change(compare(store, "first", "second", min_effect=24.9), "vacuum").verdict == "worse"
@@ -120,9 +120,9 @@ def test_negligible_change_is_none(store: Store) -> None:
     assert found.p < 0.001
 
 
-def test_effect_may_be_share_of_baseline(store: Store) -> None:
+def test_min_effect_may_be_relative(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1] * 30})
-    write_run(store, "second", {"vacuum": [2] * 30})  # 25 points more than 25 %
+    write_run(store, "second", {"vacuum": [2] * 30})  # 25 points above 25 %
     found = compare(store, "first", "second", min_effect="99%")
     assert change(found, "vacuum").verdict == "worse"
     assert found.summary.endswith("(p ≤ 0.05, over 99 % of the baseline's WER)")
@@ -143,14 +143,14 @@ def test_methods_are_corrected_together(store: Store) -> None:
 
 def test_chance_is_not_regression(store: Store) -> None:
     write_run(store, "first", {"vacuum": [1, 1, 1, 1]})
-    write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: of 16 ways to flip signs 2 are as far
+    write_run(store, "second", {"vacuum": [2, 2, 2, 2]})  # 4 utterances: 2 of 16 ways to flip signs are as extreme
     found = change(compare(store, "first", "second"), "vacuum")
     assert (found.p, found.verdict) == (0.125, "not distinguishable")
     assert change(compare(store, "first", "second", alpha=0.2), "vacuum").verdict == "worse"
 
 
-def test_mean_counts_shared_once(store: Store) -> None:
-    # The same 20 utterances under eight noises, all with the same change: no more is known than of one domain.
+def test_shared_utterances_count_once(store: Store) -> None:
+    # The same 20 utterances under eight noises, all with the same change, tell no more than one domain.
     errors_a, errors_b = drawn(1, 20, 0.3), drawn(2, 20, 0.4)
     domains = [f"noise{index}" for index in range(8)]
     write_run(store, "first", dict.fromkeys(domains, errors_a))
@@ -211,7 +211,7 @@ def test_other_speech_is_refused(store: Store) -> None:
 
 def test_other_normalizer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(store, "first", {"vacuum": [1, 1]})
-    monkeypatch.setattr("store_factory.LANGUAGE", "de")  # which another normalizer scores
+    monkeypatch.setattr("store_factory.LANGUAGE", "de")  # scored by another normalizer
     write_run(store, "second", {"vacuum": [1, 1]})
     with pytest.raises(UsageError, match=r"was scored by .*english.* in A, and by .*basic.* in B"):
         compare(store, "first", "second")
@@ -256,7 +256,7 @@ def test_disjoint_runs_are_refused(store: Store) -> None:
         ),
     ],
 )
-def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
+def test_invalid_request_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
     for run_id in ("first", "second"):
         write_run(store, run_id, {"vacuum": [1, 1]}, methods=("source", "em-tok-b"))
     with pytest.raises(UsageError) as refusal:
@@ -264,10 +264,10 @@ def test_nonsensical_request_is_refused(store: Store, asked: dict[str, object], 
     assert message in str(refusal.value)
 
 
-def test_speakers_are_drawn_when_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enough_speakers_are_resampled(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run(store, "first", {"vacuum": [1] * 30})
     write_run(store, "second", {"vacuum": [2] * 30})
-    assert change(compare(store, "first", "second"), "vacuum").drawn == "utterances"  # all are of one speaker
+    assert change(compare(store, "first", "second"), "vacuum").drawn == "utterances"  # all are of the same speaker
     write_speakers = {"first": 1, "second": 2}
     for run_id, errors in write_speakers.items():
         key = CellKey(run_id, "rain", "em-tok-b")
@@ -281,7 +281,7 @@ def test_speakers_are_drawn_when_enough(store: Store, monkeypatch: pytest.Monkey
     assert found.p == pytest.approx(2 / 2**15, abs=2e-4)
 
 
-def test_commands_accept_all_thresholds() -> None:
+def test_commands_share_default_thresholds() -> None:
     for command in (compare_command, schedule_command):
         defaults = inspect.signature(command).parameters
         assert (defaults["alpha"].default, defaults["min_effect"].default) == (ALPHA, str(MIN_EFFECT))

@@ -1,6 +1,6 @@
-"""The page on a run shows what the store holds, needs nothing else, and lets no value become markup.
+"""The page on a run shows what is in the store, needs nothing else, and renders no value as markup.
 
-Long, for each part of the page is held to the same store, and to the one reader of its markup.
+The file is long because every part of the page is tested on the same store, with one reader of its markup.
 """
 
 import base64
@@ -37,7 +37,7 @@ FLAC = {f"u{place}": encode_flac(tone(0.2, 200 + 50 * place)) for place in range
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run with its prepared audio, each utterance another tone."""
+    """A run with its prepared audio, a different tone for each utterance."""
     store = Store.open(tmp_path_factory.mktemp("complete"), create=True)
     fill(store)
     for _, domain in ERRORS:
@@ -61,7 +61,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def page(complete: Store) -> str:
-    """The page on it."""
+    """The page on `complete`."""
     return make_page(complete, "run").html
 
 
@@ -71,7 +71,7 @@ def store(tmp_path: Path) -> Store:
 
 
 class Reader(HTMLParser):
-    """Notes the elements of a page, and its text outside of script and style."""
+    """Collects the elements of a page, and its text outside scripts and styles."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class Reader(HTMLParser):
 
 
 def squeezed(html: str) -> str:
-    """Return the text of a page with single spaces."""
+    """The text of a page with single spaces."""
     return " ".join(Reader(html).text.split())
 
 
@@ -125,7 +125,7 @@ def test_summary_names_lowest_rate(page: str) -> None:
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A run with statistics: em-tok-b is much better on one domain, a little worse on the other."""
+    """A run with statistics: em-tok-b is much better on one domain, and a little worse on the other."""
     store = Store.open(tmp_path_factory.mktemp("tested"), create=True)
     cells = [("g", domain, method) for domain in ("much", "little") for method in ("source", "em-tok-b")]
     begin_run(store, "run", cells, utterances=30)
@@ -139,7 +139,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def tested_page(tested: Store) -> str:
-    """The page on it."""
+    """The page on `tested`."""
     return make_page(tested, "run").html
 
 
@@ -155,14 +155,14 @@ def test_stored_statistics_are_shown(tested: Store, tested_page: str) -> None:
     assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in tested_page
 
 
-def test_summary_says_what_beats_chance(tested_page: str) -> None:
+def test_summary_shows_significance(tested_page: str) -> None:
     text = squeezed(tested_page)
     assert "95 % interval" in text.split("lower than source")[0]
     assert "significantly better on 1 and significantly worse on 0 (test of the mean, Holm-corrected over" in text
     assert "1 speaker: the interval does not reflect how speakers differ (all (mean), g (mean), little, much)." in text
 
 
-def test_insignificant_change_is_said(store: Store) -> None:
+def test_insignificant_change_is_stated(store: Store) -> None:
     errors = {"source": (2, 3, 1, 4, 2, 3), "em-tok-b": (1, 3, 2, 3, 2, 3)}
     begin_run(store, "run", [("g", "d", method) for method in errors], utterances=6)
     for method, counts in errors.items():
@@ -187,7 +187,7 @@ def test_method_keeps_colour_across_pages(store: Store, page: str) -> None:
     assert len(set(swatches[1].values())) == len(swatches[1]) == 3
 
 
-def test_each_built_in_method_has_its_colour(store: Store) -> None:
+def test_built_in_methods_have_own_colours(store: Store) -> None:
     begin_run(store, "run", [("g", "d", method) for method in METHODS], utterances=1)
     for method in METHODS:
         write_shard(store, CellKey("run", "d", method), {"u": [heard(1)]})
@@ -212,7 +212,7 @@ def test_outdated_statistics_are_hidden(tested: Store, store: Store) -> None:
     assert "No intervals or tests were computed" in text
 
 
-def test_word_differences_have_elements() -> None:
+def test_word_differences_are_classified() -> None:
     assert word_differences("one two three four five", "one too four five six") == (
         Piece("same", "one", ""),
         Piece("substituted", "two", "too"),
@@ -223,7 +223,7 @@ def test_word_differences_have_elements() -> None:
     assert word_differences("red", "") == (Piece("missing", "red", ""),)
 
 
-def test_most_changed_are_shown(page: str) -> None:
+def test_most_changed_utterances_are_shown(page: str) -> None:
     best = page.split('class="examples" data-panel="em-tok-b"')[1].split('class="examples"')[0]
     improved, worsened = best.split("Worsened")
     assert "4 → 0 of 4 words wrong" in improved.split("</li>")[0]
@@ -298,7 +298,7 @@ def test_no_source_still_shows_utterances(store: Store) -> None:
     assert "4 → 0 of 4 words wrong" in text
 
 
-def test_source_alone_is_not_compared(store: Store) -> None:
+def test_source_only_run_is_not_compared(store: Store) -> None:
     fill(store, methods=("source",))
     text = squeezed(make_page(store).html)
     assert "source has a word error rate of 44.44 % averaged over 3 domains." in text
@@ -340,14 +340,14 @@ def test_missing_run_lists_existing(store: Store, complete: Store) -> None:
 
 @pytest.fixture(scope="module")
 def spoken_page(complete: Store) -> Page:
-    """The page on it with two recordings."""
+    """The page on `complete` with two recordings."""
     return make_page(complete, "run", audio=2)
 
 
-def test_requested_recordings_are_there(spoken_page: Page, page: str) -> None:
+def test_page_includes_requested_recordings(spoken_page: Page, page: str) -> None:
     held = [found["src"] for tag, found in Reader(spoken_page.html).elements if tag == "audio"]
     assert spoken_page.recordings == 2
-    assert len(set(held)) == 2  # the same recording may stand under several methods
+    assert len(set(held)) == 2  # several methods may show the same recording
     prefix = "data:audio/flac;base64,"
     assert all(base64.b64decode((address or "").removeprefix(prefix)) in FLAC.values() for address in held)
     assert "audio" not in {tag for tag, _ in Reader(page).elements}

@@ -1,4 +1,4 @@
-"""The listening page holds what it shows: clean beside corrupted, as sound and picture, with no request to anywhere."""
+"""The listening page is self-contained: clean next to corrupted speech, as sound and picture, with no requests."""
 
 import base64
 import re
@@ -56,7 +56,7 @@ def test_command_writes_one_playable_file(emtta: Command, tmp_path: Path) -> Non
 
 
 def grey(png: bytes) -> NDArray[np.uint8]:
-    """Read a PNG of 8-bit greys by the book: signature, chunks with their checksums, lines without a filter."""
+    """Decode an 8-bit greyscale PNG by the specification: signature, chunks with checksums, lines without a filter."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, place = {}, 8
     while place < len(png):
@@ -99,7 +99,7 @@ def test_same_group_domains_are_separated() -> None:
 
 
 def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
-    """A file that is no audio costs its utterance, noise that is silent where it is used its domain."""
+    """A bad audio file affects only its utterance; noise that is silent where it is used affects only its domain."""
     hum = np.sin(np.arange(16000))
     (tmp_path / "a.flac").write_bytes(b"fLaC")
     soundfile.write(tmp_path / "b.wav", hum, 16000)
@@ -122,7 +122,7 @@ def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
         (["group=mp3", "domain=gsm-1"], "no domain matches all of group=mp3, domain=gsm-1"),
     ],
 )
-def test_empty_selection_is_refused(only: list[str], words: str) -> None:
+def test_invalid_selection_is_refused(only: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         choose_domains(ROBUSTNESS, only)
 

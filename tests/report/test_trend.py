@@ -1,4 +1,4 @@
-"""The trend watch: a rise from night to night that no single comparison sees."""
+"""The trend watch finds a rise from night to night that no single comparison sees."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def night(store: Store, number: int, errors: int, *, of: int = 10, corpus: str = "corpus") -> str:
-    """Write the run of a night with so many errors in so many utterances."""
+    """Write the run of a night with `errors` word errors in `of` utterances."""
     run_id, key = f"n{number:02d}", CellKey(f"n{number:02d}", "vacuum", "em-tok")
     begin_run(store, run_id, [("noise", "vacuum", "em-tok")], utterances=of, created_at=FIRST + timedelta(days=number))
     store.write_plan(run_id, [replace(row, corpus_id=corpus) for row in store.plan(run_id)])
@@ -35,7 +35,7 @@ def night(store: Store, number: int, errors: int, *, of: int = 10, corpus: str =
 
 
 def nights(store: Store, errors: Sequence[int]) -> Trend:
-    """The trend of the last of some nights."""
+    """The trend at the last of some nights."""
     for number, count in enumerate(errors):
         last = night(store, number, count)
     (found,) = watch(store, last).trends
@@ -55,11 +55,11 @@ def test_rise_is_worse(store: Store) -> None:
 @pytest.mark.parametrize(
     "errors", [[10] * 12, [14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 9, 9], [10, 12, 9, 11, 10, 12, 11, 9, 10, 12]]
 )
-def test_same_better_and_noise_are_none(store: Store, errors: list[int]) -> None:
+def test_no_rise_is_no_trend(store: Store, errors: list[int]) -> None:
     assert nights(store, errors).state == "none"
 
 
-def test_few_nights_are_said(store: Store) -> None:
+def test_few_nights_are_reported(store: Store) -> None:
     found = nights(store, [10, 11, 12, 13])
     assert (found.state, found.nights, found.drift) == ("too few, 4 of 10", 4, None)
     assert watch(store, "n03").summary == "trend watch: too few, 4 of 10 nights with the same speech"
@@ -72,7 +72,7 @@ def test_alarm_is_new_once(store: Store) -> None:
     assert states == [(False, False), (True, True), (True, False), (True, False), (True, False)]
 
 
-def test_other_speech_begins_anew(store: Store) -> None:
+def test_other_speech_restarts_trend(store: Store) -> None:
     for number in range(12):
         night(store, number, number, corpus="old" if number < 6 else "new")
     (found,) = watch(store, "n11").trends
@@ -98,7 +98,7 @@ def test_options_set_nights_and_threshold(store: Store) -> None:
         ),
     ],
 )
-def test_nonsensical_watch_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
+def test_invalid_option_is_refused(store: Store, asked: dict[str, object], message: str) -> None:
     night(store, 0, 1)
     with pytest.raises(UsageError, match=message):
         watch(store, "n00", **asked)

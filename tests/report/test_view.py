@@ -1,4 +1,4 @@
-"""`emtta view` shows the runs of a store to this machine alone, and never writes."""
+"""`emtta view` shows the runs of a store only to this machine, and never writes."""
 
 import os
 import re
@@ -25,7 +25,7 @@ from emtta_core.report.view_server import ViewServer
 from emtta_core.store import AudioBytes, CellKey, PreparedRow, Store
 
 FLAC = encode_flac(tone(0.3))
-NAME = "a/b c?d&e"  # an utterance whose name is no part of a path
+NAME = "a/b c?d&e"  # an utterance id that must be quoted in a URL
 
 
 def add_run(store: Store, run_id: str, day: int = 23) -> None:
@@ -65,7 +65,7 @@ def server(store: Store) -> Iterator[ViewServer]:
 
 
 def ask(server: ViewServer, path: str, method: str = "GET", **headers: str) -> tuple[HTTPResponse, str]:
-    """Return the answer to a request, whose path is sent as it is, and its text."""
+    """Send a request with the path unchanged, and return the response and its text."""
     connection = HTTPConnection("127.0.0.1", server.server_port, timeout=30)
     connection.request(method, path, headers=headers)
     response = connection.getresponse()

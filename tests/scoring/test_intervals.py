@@ -1,4 +1,4 @@
-"""A 95 % interval covers the truth in 93 to 97 of 100 sets, from 20 utterances on and with heavy tails."""
+"""A 95 % interval contains the truth in 93 to 97 % of simulated sets, from 20 utterances on and with heavy tails."""
 
 from collections.abc import Callable
 
@@ -11,11 +11,11 @@ from emtta_core.scoring.significance import change_interval, student_p, student_
 
 SETS = 2_000
 Simulation = Callable[[np.random.Generator, int], np.ndarray]
-"""Errors of A, errors of B, and words of utterances, `(N, 3)`."""
+"""Simulates the errors of A, the errors of B, and the words of utterances, `(N, 3)`."""
 
 
 def plain(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Words are misheard, in some utterances more than in others: what pairing is for."""
+    """Word errors, more in some utterances than in others, which is what pairing is for."""
     words = generator.integers(4, 25, count)
     hardness = generator.gamma(2.0, 0.5, count)
     errors = [generator.binomial(words, np.minimum(rate * hardness, 1)) for rate in (0.20, 0.24)]
@@ -23,7 +23,7 @@ def plain(generator: np.random.Generator, count: int) -> np.ndarray:
 
 
 def heavy(generator: np.random.Generator, count: int) -> np.ndarray:
-    """Most utterances are easy, few are hopeless, and insertions know no bound: the counts are overdispersed."""
+    """Overdispersed counts: most utterances are easy, a few are hopeless, and insertions are unbounded."""
     words = generator.integers(4, 40, count)
     hardness = generator.gamma(1.0, 1.0, count)
     errors = [generator.poisson(rate * hardness * words) for rate in (0.20, 0.24)]
@@ -31,7 +31,7 @@ def heavy(generator: np.random.Generator, count: int) -> np.ndarray:
 
 
 def covered(simulate: Simulation, count: int, sets: int, resamples: int) -> tuple[float, float]:
-    """Return the share of simulated sets whose intervals hold the true WER of B, and its true difference from A's."""
+    """The shares of simulated sets whose intervals contain the true WER of B, and its true difference from A's."""
     generator = np.random.default_rng(count)
     a, b, words = simulate(generator, 500_000).sum(axis=0)
     rate, change = 100 * b / words, 100 * (b - a) / words
@@ -58,16 +58,16 @@ def test_coverage_is_93_to_97_percent(simulate: Simulation) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("simulate", [plain, heavy])
 @pytest.mark.parametrize("count", [20, 50, 100, 300])
-def test_coverage_holds_at_full_length(simulate: Simulation, count: int) -> None:
+def test_coverage_holds_with_all_resamples(simulate: Simulation, count: int) -> None:
     for share in covered(simulate, count, SETS, resamples=2_000):
         assert 0.93 <= share <= 0.97
 
 
-def test_shared_domain_mean_is_covered() -> None:
+def test_mean_over_shared_utterances_is_covered() -> None:
     generator = np.random.default_rng(1)
     hits, sets, domains = np.zeros(2), 500, 4
     for seed in range(sets):
-        hardness = generator.gamma(2.0, 0.5, (30, 1))  # of an utterance, under every noise
+        hardness = generator.gamma(2.0, 0.5, (30, 1))  # of an utterance, the same under every noise
         words = np.repeat(generator.integers(4, 25, (30, 1)), domains, axis=1).astype(np.float64)
         a, b = (generator.poisson(0.2 * hardness * words).astype(np.float64) for _ in "ab")
         rate, change = rate_interval(b, words, resamples=300, seed=seed), change_interval(b - a, words)
@@ -78,12 +78,12 @@ def test_shared_domain_mean_is_covered() -> None:
     assert (hits / sets <= 0.98).all()
 
 
-def test_speaker_units_cover_correctly() -> None:
+def test_speaker_units_have_right_coverage() -> None:
     generator = np.random.default_rng(2)
     speakers, each, sets = 20, 10, 400
     by_speaker = by_utterance = 0
     for _ in range(sets):
-        shift = generator.normal(0, 0.05, speakers).repeat(each)  # B suits some speakers and not others
+        shift = generator.normal(0, 0.05, speakers).repeat(each)  # B is better for some speakers and worse for others
         words = np.full(speakers * each, 20.0)
         added = generator.binomial(20, np.clip(0.2 + shift, 0, 1)) - generator.binomial(20, 0.2, speakers * each)
         for unit in ((speakers, each), (speakers * each, 1)):
@@ -125,11 +125,11 @@ def test_change_interval_is_near_bootstrap() -> None:
     assert (high - low) / 2 == pytest.approx(np.sqrt(40 / 39) * scipy.stats.t.ppf(0.975, 39) * error, rel=0.05)
 
 
-def test_rate_is_bootstrap_t_like_scipy() -> None:
+def test_rate_interval_matches_scipy() -> None:
     _, errors, words = plain(np.random.default_rng(5), 40)[:, :, None].transpose(1, 0, 2)
 
     def rate_and_error(errors: np.ndarray, words: np.ndarray) -> tuple[float, float]:
-        """Return WER and its standard error, by the variance of what each utterance adds to the rate."""
+        """The WER and its standard error, from the variance of what each utterance adds to the rate."""
         rate = errors.sum() / words.sum()
         added = (errors - rate * words) / words.mean()
         return float(100 * rate), float(100 * np.sqrt(added.var(ddof=1) / len(added)))
@@ -158,12 +158,12 @@ def test_rate_is_bootstrap_t_like_scipy() -> None:
 def test_few_errors_stay_finite() -> None:
     errors, words = np.zeros((12, 1)), np.full((12, 1), 8.0)
     assert rate_interval(errors, words) == (0.0, 0.0)
-    errors[0] = 3  # a third of the resamples has no error, and a standard error of 0
+    errors[0] = 3  # a third of the resamples have no errors, and a standard error of 0
     low, high = rate_interval(errors, words) or (-1.0, -1.0)
     assert 0 <= low < 100 * 3 / 96 < high < 25
 
 
-def test_fewer_than_five_units_give_none() -> None:
+def test_fewer_than_five_units_have_no_interval() -> None:
     four, five = np.ones((4, 1)), np.ones((5, 1))
     assert (rate_interval(four, four), change_interval(four, four)) == (None, None)
     assert rate_interval(five, 4 * five) == change_interval(five, 4 * five) == (25.0, 25.0)
@@ -181,7 +181,7 @@ def test_stratum_keeps_size() -> None:
     assert (resampled_sums(membership, strata, resamples=50) == [7, 3, 1]).all()
 
 
-def test_chunked_draws_follow_same_law(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_draws_have_same_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     _, errors, words = plain(np.random.default_rng(8), 80)[:, :, None].transpose(1, 0, 2)
     whole = rate_interval(errors, words, resamples=5_000)
     monkeypatch.setattr("emtta_core.scoring.bootstrap._CHUNK", 80 * 7)
@@ -196,11 +196,11 @@ def test_partial_error_keeps_utterance() -> None:
     apart[:20, 0] = apart[20:, 1] = 8
     assert len(set(strata_of(apart))) == 2
     nested = np.full((30, 2), 8.0)
-    nested[5:, 1] = 0  # the second domain has 5 of the 30, and keeps them
+    nested[5:, 1] = 0  # the second domain has 5 of the 30, and keeps 5 in every resample
     assert np.bincount(strata_of(nested)).tolist() in ([5, 25], [25, 5])
 
 
-def test_missed_domain_stays_finite() -> None:
+def test_rare_domain_stays_finite() -> None:
     words = np.array([[4.0, 4.0], [4.0, 4.0], [4.0, 4.0], [4.0, 0.0], [4.0, 0.0]])  # 2 of 5 lack the second domain
     errors = np.array([[1.0, 2.0], [0.0, 1.0], [2.0, 2.0], [1.0, 0.0], [0.0, 0.0]])
     for found in (rate_interval(errors, words), change_interval(errors, words)):

@@ -1,4 +1,4 @@
-"""Speakers are drawn wherever the domains that are summarised have five, and a note says where they are not."""
+"""Speakers are resampled if the summarised domains have at least five, and a note says where they are not."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ LACKS = "the interval does not reflect how speakers differ"
 
 
 def sample(*domains: int, each: int = 3, unknown: tuple[int, ...] = ()) -> Sample:
-    """Domains of so many speakers of their own each, with errors at random."""
+    """Domains with these numbers of speakers, each in one domain, and random errors."""
     names, utterances, speakers, counts = [], [], [], []
     draw = np.random.default_rng(sum(domains))
     for place, many in enumerate(domains):
@@ -40,25 +40,25 @@ def both(of: Sample) -> tuple[Rate, Change]:
         ((4, 4, 1), "both", 11, f"1 of 3 domains have one speaker or unknown ones: {LACKS} in them"),
     ],
 )
-def test_group_decides_what_is_drawn(speakers: tuple[int, ...], drawn: str, units: int, note: str | None) -> None:
+def test_speaker_counts_decide_the_unit(speakers: tuple[int, ...], drawn: str, units: int, note: str | None) -> None:
     for found in both(sample(*speakers)):
         assert (found.drawn, found.units, found.note) == (drawn, units, note)
 
 
-def test_unknown_speakers_are_said() -> None:
+def test_unknown_speakers_are_noted() -> None:
     for found in both(sample(8, unknown=(0,))):
         assert (found.drawn, found.note) == ("utterances", f"unknown speakers: {LACKS}")
     for found in both(sample(8, 8, unknown=(1,))):
         assert (found.drawn, found.units) == ("both", 8 + 24)
 
 
-def test_domain_of_four_is_drawn_by_utterance_and_its_group_by_speaker() -> None:
+def test_group_of_small_domains_draws_speakers() -> None:
     accents = sample(*(4,) * 6)
     assert accents.change(["d0"]).drawn == "utterances"
     assert accents.change(["d0", "d1"]).drawn == "speakers"
 
 
-def test_speakers_of_all_noises_are_one_unit() -> None:
+def test_speaker_is_one_unit_across_noises() -> None:
     names = [f"noise{place}" for place in range(8) for _ in range(30)]
     ids, voices = [f"u{index}" for index in range(30)] * 8, [f"s{index % 6}" for index in range(30)] * 8
     counts = np.random.default_rng(1).integers(0, 5, (240, 2))
@@ -66,7 +66,7 @@ def test_speakers_of_all_noises_are_one_unit() -> None:
     assert (found.drawn, found.units, found.utterances) == ("speakers", 6, 240)
 
 
-def test_change_is_that_of_its_units() -> None:
+def test_change_is_computed_over_units() -> None:
     accents = sample(6)
     found = accents.change(["d0"])
     draw = np.random.default_rng(6)
@@ -76,7 +76,7 @@ def test_change_is_that_of_its_units() -> None:
     assert found.p == pytest.approx(mean_p(added, words))
 
 
-def test_means_over_seeds_are_counts_too() -> None:
+def test_mean_counts_are_accepted() -> None:
     errors = [(1 / 3, 2 / 3), (0.5, 0.5), (2.0, 1.5)] * 4
     of = Sample(["d"] * 12, [str(n) for n in range(12)], [""] * 12, [(*pair, 10) for pair in errors])
     found = of.change(["d"])

@@ -1,4 +1,4 @@
-"""Scorers: options beside a normalizer, other packages' normalizers, and the counts of other tools."""
+"""Scorers: options added to a normalizer, other packages' normalizers, and agreement with other tools' counts."""
 
 import random
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def test_kaldialign_agrees_on_random_pairs() -> None:
         assert found.insertions - found.deletions == theirs["ins"] - theirs["del"]
 
 
-def test_compounds_count_as_kaldialign_does() -> None:
+def test_compounds_match_kaldialign() -> None:
     for reference, heard in random_pairs(10_000):
         found = word_errors(reference, heard, "de", "none+compounds")
         theirs = kaldialign.edit_distance(reference.split(), heard.split(), merge_compounds=True)
@@ -47,7 +47,7 @@ def test_compounds_count_as_kaldialign_does() -> None:
         ("white paper", "white", 1),
     ],
 )
-def test_compounds_match(reference: str, heard: str, errors: int) -> None:
+def test_split_compounds_are_equal(reference: str, heard: str, errors: int) -> None:
     assert word_errors(reference, heard, "en", "whisper+compounds").errors == errors
     assert word_errors(reference, heard, "en").errors == (errors or 2)
 
@@ -67,14 +67,14 @@ def test_numbers_are_spelled_out(language: str, digits: str, words: str) -> None
     assert word_errors(words, digits, language).errors > 0
 
 
-def test_numbers_beyond_words_stay() -> None:
+def test_unsupported_numbers_are_kept() -> None:
     assert word_errors("version 1.2.3", "version 1.2.3", "de", "none+numbers").hypothesis_normalized == "version 1.2.3"
     name = scorer("whisper+numbers").normalizer("xh").name
     assert "numbers" not in name, "num2words does not speak it, and the name says so"
     assert scorer("whisper+numbers").normalizer("en").name == scorer("whisper").normalizer("en").name
 
 
-def test_name_tells_what_was_done() -> None:
+def test_name_contains_options() -> None:
     assert "+numbers-" in scorer("basic+numbers").normalizer("de").name
     assert "+compounds-" in scorer("jiwer+compounds").normalizer("en").name
 
@@ -92,7 +92,7 @@ def test_malformed_name_is_refused(name: str) -> None:
         check_scorer(name)
 
 
-def test_plugin_class_and_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalizer_plugin_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "their_rules.py").write_text(
         "class Lower:\n    def __call__(self, text):\n        return text.lower()\n"
     )
@@ -108,7 +108,7 @@ def test_plugin_class_and_entry_point(tmp_path: Path, monkeypatch: pytest.Monkey
         assert found.normalizer.startswith(f"{name}/2.1+source-")
 
 
-def test_failing_plugin_names_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_plugin_names_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bad_rules.py").write_text("def normalize(text, language):\n    raise KeyError(language)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ScorerError, match="raised KeyError: 'en', on the text 'red'"):

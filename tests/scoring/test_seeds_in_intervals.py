@@ -1,4 +1,4 @@
-"""The interval of a change over several seeds holds what the seeds add to chance, and takes no seed for new speech."""
+"""The interval of a change over several seeds includes the variance that they add, and counts no seed as new speech."""
 
 import importlib
 from pathlib import Path

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (texts in many scripts)
-"""Errors are counted on words as Whisper's evaluation normalizes them, and the counts are the edit distance."""
+"""Errors are counted on words normalized as in Whisper's evaluation, and sum to the edit distance."""
 
 import unicodedata
 from importlib.metadata import version
@@ -24,7 +24,7 @@ WORDS = st.lists(st.sampled_from(["red", "green", "blue", "river"]), max_size=7)
 
 
 def edit_distance(a: str, b: str) -> int:
-    """The textbook recurrence over words."""
+    """The edit distance over words, by the textbook recurrence."""
     left, right = a.split(), b.split()
     row = list(range(len(right) + 1))
     for i, word in enumerate(left, 1):
@@ -42,7 +42,7 @@ def test_errors_are_edit_distance(reference: str, hypothesis: str) -> None:
     assert found.hits + found.substitutions + found.insertions == len(hypothesis.split())
 
 
-def test_english_gets_its_own_normalizer() -> None:
+def test_english_has_own_normalizer() -> None:
     assert word_errors("It's twenty-five colours!", "it is 25 colors", "en").errors == 0
     assert word_errors("twenty-five", "25", "de").errors == 2
     assert word_errors("Grün, ja!", "grün ja", "de").errors == 0
@@ -124,7 +124,7 @@ def test_steps_score_like_hypotheses() -> None:
 
 
 @pytest.mark.parametrize("reference", ["", "   "])
-def test_speech_heard_in_silence_is_inserted(reference: str) -> None:
+def test_words_in_silence_are_insertions(reference: str) -> None:
     found = word_errors(reference, "Thanks for watching!", "en")
     assert (found.words, found.insertions, found.insertion_run, found.errors) == (0, 3, 3, 3)
     assert (found.characters, found.character_errors) == (0, len("thanks for watching"))
@@ -158,7 +158,7 @@ def test_suite_chooses_normalizer() -> None:
         ("fr", "l'homme <unk> d'aujourd'hui", "l'homme <unk> d'aujourd'hui", "L'homme d’aujourd’hui!"),
     ],
 )
-def test_jiwer_rule_is_that_of_the_authors(language: str, reference: str, cleaned: str, heard: str) -> None:
+def test_jiwer_rule_matches_authors(language: str, reference: str, cleaned: str, heard: str) -> None:
     texts = [jiwer.RemovePunctuation()(text) for text in (cleaned, heard)]
     standard = {"reference_transform": jiwer.wer_standardize, "hypothesis_transform": jiwer.wer_standardize}
     found = word_errors(reference, heard, language, "jiwer")

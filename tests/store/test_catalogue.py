@@ -1,4 +1,4 @@
-"""SQL reads the whole store, whatever state it is in, and changes nothing in it."""
+"""SQL queries read a store in any state, and change nothing in it."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def one_run(store: Store, run_id: str, errors: int = 1) -> None:
 
 
 def files(store: Store, folder: str) -> list[str]:
-    """Return the names of the Parquet files below a folder of the store."""
+    """The names of the Parquet files below a folder of the store."""
     return [entry.name for entry in store.backend.list(folder) if entry.name.endswith(".parquet")]
 
 
@@ -33,7 +33,7 @@ SLOW = pytest.mark.slow
 
 
 def each_table(first: object, second: object) -> pytest.MarkDecorator:
-    """Try two kinds of damage on each table; at once, one on what is written in shards, one on what is written once."""
+    """Try both kinds of damage on every table; all cases are slow but one on a sharded table and one on `runs`."""
     quick = [("hypotheses", first), ("runs", second)]
     others = [(table, kind) for table in ("hypotheses", "runs", "steps", "scores", "plans") for kind in (first, second)]
     slow = [pytest.param(*case, marks=SLOW) for case in others if case not in quick]
@@ -54,7 +54,7 @@ def catalogue(store: Store) -> Catalogue:
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """A run whose rows are in memory, so that every report answers at once."""
+    """A run whose rows are in memory, which makes reports fast."""
     store = Store.open(tmp_path_factory.mktemp("cached"), create=True)
     one_run(store, "run")
     catalogue = Catalogue(store)
@@ -63,8 +63,8 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 
 @pytest.mark.parametrize("damage", [b"", b"no database of views", None])
-def test_cache_of_views_is_no_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
-    """They are bound once; a damaged file of them is made anew, and one that cannot be written is done without."""
+def test_views_cache_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
+    """Views are bound once and cached; a damaged cache is rebuilt, and one that cannot be written is ignored."""
     empty, place = Store.open(tmp_path / "store", create=True), tmp_path / "cache"
     monkeypatch.setenv("EMTTA_CACHE", str(place) if damage is not None else "/proc/nowhere")
     shown = []
@@ -86,7 +86,7 @@ def test_empty_store_answers_every_query(tmp_path: Path, cached: Catalogue) -> N
     empty = Catalogue(Store.open(tmp_path, create=True))
     for name in views():
         rows = empty.query(f'SELECT * FROM "{name}"').rows
-        assert rows == [] or name in {"methods", "paper"}  # which stand in the SQL itself
+        assert rows == [] or name in {"methods", "paper"}  # whose rows are in the SQL itself
     for table in TABLES.values():
         found = empty.query(f"SELECT * FROM raw.{table.name}")
         assert found.rows == []
@@ -94,7 +94,7 @@ def test_empty_store_answers_every_query(tmp_path: Path, cached: Catalogue) -> N
     empty.cache_rows()
     for name in reports():
         assert empty.report(name).rows == []
-        if name not in ("methods", "matrix"):  # which have a column for each group or method of the run
+        if name not in ("methods", "matrix"):  # with a column for each group or method of the run
             assert empty.report(name).table.schema == cached.report(name).table.schema
 
 
@@ -142,7 +142,7 @@ def test_store_works_in_any_folder(name: str, tmp_path: Path) -> None:
 
 
 @each_table(300, 0)
-def test_other_broken_run_breaks_no_query(
+def test_broken_run_does_not_affect_others(
     table: str, damage: int, usual_location: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store.open(usual_location, create=True)
@@ -161,13 +161,13 @@ def test_other_broken_run_breaks_no_query(
 
 
 def footer_damaged(content: bytes) -> bytes:
-    """Return a Parquet file with a footer of the right place and length that says nothing."""
+    """A Parquet file whose footer has the right place and length, but no valid content."""
     length = int.from_bytes(content[-8:-4], "little")
     return content[: -8 - length] + bytes([0xFF] * length) + content[-8:]
 
 
 def data_damaged(content: bytes) -> bytes:
-    """Return a Parquet file whose footer is whole and whose columns are not."""
+    """A Parquet file with an intact footer and damaged columns."""
     length = int.from_bytes(content[-8:-4], "little")
     return content[:4] + bytes([0xFF] * (len(content) - 12 - length)) + content[-8 - length :]
 
@@ -190,7 +190,7 @@ def test_damaged_file_loses_only_its_rows(
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         catalogue = Catalogue(store)
         rows = catalogue.query("SELECT state, done, wer FROM cells WHERE run_id = $run", {"run": good}).rows
-        catalogue.cache_rows()  # which reads the broken file, whatever the query did
+        catalogue.cache_rows()  # reads the broken file even if the query did not
         for report in reports().values():
             catalogue.report(report.name, good if "run_id" in report.parameters else None)
         assert catalogue.query(f"SELECT * FROM raw.{table}").rows
@@ -210,13 +210,13 @@ def test_late_damage_breaks_no_query(location: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["SELEC 1", "SELECT no_such_column FROM cells", "SELECT domain::INT FROM cells"])
-def test_sql_mistake_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.store.catalogue.scan", lambda *_: pytest.fail("a file was read"))
     with pytest.raises(EmttaError):
         catalogue.query(sql)
 
 
-def test_other_release_rows_are_left_out(location: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_of_other_release_are_skipped(location: str, caplog: pytest.LogCaptureFixture) -> None:
     store = Store.open(location, create=True)
     one_run(store, "run")
     key = CellKey("run", "babble", "source")
@@ -232,7 +232,7 @@ def test_other_release_rows_are_left_out(location: str, caplog: pytest.LogCaptur
     assert [file.name for file in catalogue.broken] == newer
     assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
     with pytest.raises(StoreError, match="its schema has version 999, but this release reads"):
-        store.done(key, "babble.source")  # else what is done would be done again
+        store.done(key, "babble.source")  # otherwise, finished work would be repeated
 
 
 def test_later_writes_are_seen(location: str) -> None:
@@ -248,7 +248,7 @@ def test_parameters_are_bound(catalogue: Catalogue) -> None:
     assert catalogue.query("SELECT ? + 1 AS y", [1]).records == [{"y": 2}]
 
 
-def test_sql_mistake_quotes_duckdb(catalogue: Catalogue) -> None:
+def test_sql_error_quotes_duckdb(catalogue: Catalogue) -> None:
     with pytest.raises(EmttaError, match="syntax error at or near"):
         catalogue.query("SELEC 1")
     with pytest.raises(EmttaError, match="no_such_table does not exist"):
@@ -258,7 +258,7 @@ def test_sql_mistake_quotes_duckdb(catalogue: Catalogue) -> None:
     assert catalogue.query("SELECT 1 AS x").rows == [(1,)], "the catalogue goes on after a mistake"
 
 
-def test_program_variables_are_invisible(catalogue: Catalogue) -> None:
+def test_python_variables_are_invisible(catalogue: Catalogue) -> None:
     secret = pa.table({"x": [1]})
     with pytest.raises(EmttaError, match="secret does not exist"):
         catalogue.query("SELECT * FROM secret")
@@ -296,7 +296,7 @@ def test_cached_rows_match_files(usual_location: str) -> None:
             catalogue.query("FROM nowhere")
 
 
-def test_second_cache_reads_what_changed(tmp_path: Path) -> None:
+def test_recaching_reads_changed_files(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "run", [("noise", "babble", "source"), ("noise", "babble", "em-tok")], utterances=2)
     for method in ("source", "em-tok"):
@@ -331,7 +331,7 @@ def test_cache_skips_damaged_files(location: str) -> None:
         assert [file.name for file in catalogue.broken] == [name]
 
 
-def test_named_tables_alone_have_rows(store: Store) -> None:
+def test_only_requested_tables_have_rows(store: Store) -> None:
     begin_run(store, "run", [("noise", "rain", "source")])
     write_shard(store, CellKey("run", "rain", "source"), {"u0": [heard(1)]})
     with Catalogue(store, tables=("runs", "plans")) as catalogue:

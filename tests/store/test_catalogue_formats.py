@@ -1,4 +1,4 @@
-"""A result is written down the same in every format, and nothing in it is taken for markup."""
+"""Every output format shows the same values, and interprets no text as markup."""
 
 import csv
 import io
@@ -56,7 +56,7 @@ def test_json_roundtrips_without_nan(result: Result) -> None:
     assert rows[1] == {"name": "[red]b", "count": None, "wer": None, "at": None, "flags": [], "text": "<script>"}
 
 
-def test_numbers_and_times_are_shown(tmp_path: Path) -> None:
+def test_numbers_and_times_are_formatted(tmp_path: Path) -> None:
     sql = "SELECT sum(x) AS total, 12.345 AS rate, TIME '01:02:03' AS at FROM (VALUES (2::BIGINT), (3)) AS t (x)"
     found = Catalogue(Store.open(tmp_path, create=True)).query(sql)
     assert json.loads(found.json()) == [{"total": 5, "rate": 12.345, "at": "01:02:03"}]
@@ -79,7 +79,7 @@ def test_empty_result_keeps_columns(tmp_path: Path) -> None:
     assert empty.rows == []
 
 
-def test_duplicate_columns_all_reach_json(tmp_path: Path) -> None:
+def test_json_keeps_duplicate_columns(tmp_path: Path) -> None:
     found = Catalogue(Store.open(tmp_path, create=True)).query("SELECT 1 AS x, 2 AS x, 3 AS x_1, 4 AS x")
     assert json.loads(found.json()) == [{"x": 1, "x_2": 2, "x_1": 3, "x_3": 4}]
     assert found.csv() == "x,x,x_1,x\n1,2,3,4\n"

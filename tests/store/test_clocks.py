@@ -1,4 +1,4 @@
-"""A clock that is set back between two attempts changes no result: attempts are numbered, not timed."""
+"""Setting the clock back between two attempts changes no result: attempts are numbered, not timed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ FACTS = """
 
 @contextmanager
 def set_back(days: float) -> Iterator[None]:
-    """Set this process's clock back: worker processes and Prefect's server keep theirs, like other machines."""
+    """Set this process's clock back; worker processes and Prefect's server keep theirs, like other machines."""
     with time_machine.travel(datetime.now(UTC) - timedelta(days=days), tick=True):
         yield
 
@@ -31,7 +31,7 @@ def rows(store: Path, query: str) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
-def test_half_run_reaches_same_result(
+def test_earlier_clock_keeps_result(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, isolation: str
 ) -> None:
     path, calm, store = suite_file(), tmp_path / "calm", tmp_path / "store"

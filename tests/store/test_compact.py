@@ -1,4 +1,4 @@
-"""Compaction changes no row and no answer, whoever reads meanwhile, and wherever it is killed."""
+"""Compaction changes no row and no answer, even with concurrent readers, and wherever it is killed."""
 
 import random
 import re
@@ -22,11 +22,11 @@ KEYS = [CellKey("run", domain, method) for _, domain, method in CELLS]
 PACKED = ["hypotheses", "steps", "scores", "cells"]
 TABLES_IN_SQL = [f"raw.{table}" for table in TABLES]
 ROOTS = [*TABLES_IN_SQL, "utterances"]
-"""What each other view is made of: where these have the same rows, so has every one."""
+"""The sources of every other view: if these have the same rows, so do all views."""
 
 
 class Killed(BaseException):
-    """The process ended here."""
+    """Raised where the process would be killed."""
 
 
 def fill(store: Store, run_id: str = "run", seed: int = 0) -> None:
@@ -57,7 +57,7 @@ def attempt_at(store: Store, key: CellKey, attempt: int, rng: random.Random) -> 
 
 
 def answers(store: Store, catalogue: Catalogue | None = None, names: Sequence[str] = ROOTS) -> dict[str, list[str]]:
-    """Return every row of some tables and views, in an order of their own, sums to nine digits."""
+    """Every row of some tables and views, sorted, with floats rounded to nine decimals."""
     if catalogue is None:
         with Catalogue(store) as catalogue:
             return answers(store, catalogue, names)
@@ -69,7 +69,7 @@ def written(row: tuple[object, ...]) -> str:
 
 
 def done(store: Store) -> list[object]:
-    """Return what a resumed run would read."""
+    """What a resumed run would read."""
     return [(key, sorted(store.done(key, f"{key.domain}.{key.method}").items()), store.cells(key)) for key in KEYS]
 
 
@@ -85,10 +85,10 @@ def store(usual_location: str) -> Store:
     return store
 
 
-def test_answers_are_unchanged_files_few(store: Store) -> None:
+def test_compaction_keeps_all_answers(store: Store) -> None:
     names = [*TABLES_IN_SQL, *(f'"{view}"' for view in views())]
     with Catalogue(store) as opened, Catalogue(store) as cached:
-        cached.cache_rows()  # from which views are made in a quarter of the time
+        cached.cache_rows()  # which makes views four times as fast
         before, every = answers(store, opened), answers(store, cached, names)
         resumed, files = done(store), len(rows_files(store))
         compact(store, "run")
@@ -102,12 +102,12 @@ def test_answers_are_unchanged_files_few(store: Store) -> None:
     assert len(rows_files(store)) < files
 
 
-def test_views_are_made_of_the_roots() -> None:
+def test_views_derive_from_the_roots() -> None:
     other = {view.name for view in views().values() if re.search(r"\b(open|settled)\.", view.sql)}
     assert other == {"utterances"}
 
 
-def test_second_time_does_nothing(store: Store) -> None:
+def test_compacting_twice_changes_nothing(store: Store) -> None:
     compact(store, "run")
     files = {entry.name: entry.tag for entry in store.backend.list("packs")}
     assert not plan_compaction(store, "run").needed
@@ -145,7 +145,7 @@ def test_number_is_never_reused(store: Store) -> None:
 
 
 class Deadly(Backend):
-    """A place that lets so many files be written or removed, and then kills who asks for more."""
+    """A backend that allows a number of writes and removals, and kills the process at the next one."""
 
     def __init__(self, backend: Backend, steps: int) -> None:
         super().__init__(backend.location)
@@ -183,11 +183,11 @@ class Deadly(Backend):
             self._backend.remove([name])
 
 
-Deadly.__abstractmethods__ = frozenset()  # the rest is the place's own
+Deadly.__abstractmethods__ = frozenset()  # the other methods are the wrapped backend's
 
 
 def killed_after(store: Store, steps: int) -> bool:
-    """Compact, and die after some steps; return whether it came to that."""
+    """Compact, with a kill after some steps; return whether it was killed."""
     try:
         compact(Store(Deadly(store.backend, steps)), "run")
     except Killed:
@@ -196,7 +196,7 @@ def killed_after(store: Store, steps: int) -> bool:
     return False
 
 
-def test_killed_at_any_step_is_harmless(store: Store) -> None:
+def test_kill_at_any_step_is_harmless(store: Store) -> None:
     before, resumed = answers(store), done(store)
     steps = 0
     while killed_after(store, steps):
@@ -208,7 +208,7 @@ def test_killed_at_any_step_is_harmless(store: Store) -> None:
     assert [name.split("/")[0] for name in rows_files(store) if "run_id=run/" in name] == ["packs"] * 3
 
 
-def test_readers_are_undisturbed(store: Store) -> None:
+def test_compaction_does_not_disturb_readers(store: Store) -> None:
     fill(store, "more", seed=2)
     before, resumed = answers(store), done(store)
     wrong: list[str] = []
@@ -241,13 +241,13 @@ def test_readers_are_undisturbed(store: Store) -> None:
     assert all(rounds.values())
 
 
-def test_opening_catalogue_sees_run_whole(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compaction_during_open_loses_no_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     before, make = answers(store), catalogue_module.create_functions
 
     def meanwhile(connection: object) -> None:
         monkeypatch.setattr(catalogue_module, "create_functions", make)
         make(connection)
-        compact(store, "run")  # the files that were looked at are gone when the views are made
+        compact(store, "run")  # the listed files are gone when the views are made
 
     monkeypatch.setattr(catalogue_module, "create_functions", meanwhile)
     assert answers(store) == before
@@ -295,7 +295,7 @@ def test_only_busy_run_is_refused(store: Store) -> None:
         assert not [name for name in rows_files(store) if "run_id=other/" in name and not name.startswith("packs/")]
 
 
-def test_run_without_plan_is_left_alone(tmp_path: Path) -> None:
+def test_run_without_plan_is_not_compacted(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "run")
     (entry,) = store.backend.list("plans")
@@ -316,7 +316,7 @@ def test_unknown_run_lists_existing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("table", PACKED)
-def test_unreadable_run_is_left_alone(table: str, tmp_path: Path) -> None:
+def test_unreadable_run_is_not_compacted(table: str, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     fill(store)
     name = next(name for name in rows_files(store) if name.startswith(table) and name.endswith(".parquet"))

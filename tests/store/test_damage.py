@@ -1,6 +1,6 @@
-"""A file that is not as it must be is told and breaks nothing else; what cannot be read is never taken for gone.
+"""A malformed file is reported and affects nothing else; an unreadable file is never treated as missing.
 
-The file is long because each kind of damage is made here once, and every reader of the store is tried on all of them.
+The file is long because each kind of damage is defined once, and every reader of the store is tested with all of them.
 """
 
 import errno
@@ -38,7 +38,7 @@ RECORD, PLAN = "runs/run_id=bad/run.parquet", "plans/run_id=bad/plan.parquet"
 
 
 def prepare(store: Store, corpus_id: str, count: int = 1) -> None:
-    """Write a prepared corpus of `count` shards of one utterance."""
+    """Write a prepared corpus with `count` shards of one utterance each."""
     for shard in range(count):
         audio = AudioBytes(bytes=b"fLaC", path="a.flac")
         row = PreparedRow(utterance_id=f"u{shard}", audio=audio, text="a", language="en", speaker="s", seconds=1.0,
@@ -49,7 +49,7 @@ def prepare(store: Store, corpus_id: str, count: int = 1) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Two complete runs, `good` and `bad`, which reuses one of its results, and their audio."""
+    """A complete run `good`, a complete run `bad` that reuses one of its results, and their audio."""
     store = Store.open(tmp_path / "store", create=True)
     one_run(store, "good")
     one_run(store, "bad")
@@ -65,18 +65,18 @@ def table(store: Store, name: str) -> pa.Table:
 
 
 def without_null_check(found: pa.Table, column: str, values: pa.Array) -> pa.Table:
-    """Return a table with another column of this name, whatever its type, and the metadata that it had."""
+    """Replace a column, whatever the new type, and keep the table's metadata."""
     return found.set_column(found.schema.get_field_index(column), column, values).replace_schema_metadata(
         found.schema.metadata
     )
 
 
 Damage = Callable[[Store, str], str]
-"""Damages a file of a run of a store, or adds one, and returns its name."""
+"""Damages a file of a run, or adds a malformed one, and returns its name."""
 
 
 def of(name: str, run: str) -> str:
-    """Return the file of a run that is to another what `name` is to the run `bad`."""
+    """The name, in another run, of a file of the run `bad`."""
     return name.replace("run_id=bad", f"run_id={run}")
 
 
@@ -172,12 +172,12 @@ MALFORMED: dict[str, Damage] = {
 
 
 def traces(name: str) -> tuple[str, str]:
-    """Return what a message on a file holds in any case: its folder, and the end of its name."""
+    """What every message about a file contains: its folder, and the end of its name."""
     return name.split("/")[0], name.rpartition("/")[2]
 
 
 def check_that_good_answers(store: Store, names: Sequence[str], said: str) -> None:
-    """Check that the run `good` is answered for as ever, and that each of the malformed files is named."""
+    """Check that queries on the run `good` work as usual, and that every malformed file is named."""
     with Catalogue(store) as catalogue:
         assert "good" in {row["run_id"] for row in catalogue.report("runs").records}
         assert catalogue.report("leaderboard", "good").records[0]["wer"] == 25.0
@@ -197,7 +197,7 @@ def check_that_good_answers(store: Store, names: Sequence[str], said: str) -> No
     assert any(trace in said for name in names for trace in traces(name))
 
 
-def test_every_malformed_kind_is_named(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_malformed_files_are_named(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     names = []
     for number, kind in enumerate(MALFORMED):
         for path in list(Path(store.location).rglob("run_id=bad")):
@@ -211,7 +211,7 @@ def test_every_malformed_kind_is_named(store: Store, caplog: pytest.LogCaptureFi
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_one_malformed_file_is_named(kind: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_malformed_file_is_named(kind: str, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     name = MALFORMED[kind](store, "bad")
     with Catalogue(store):
         assert all(trace in caplog.text for trace in traces(name))
@@ -225,7 +225,7 @@ def test_one_malformed_file_is_named(kind: str, store: Store, caplog: pytest.Log
         for kind in MALFORMED
     ],
 )
-def test_commands_on_healthy_run_answer(
+def test_commands_work_on_healthy_run(
     kind: str, store: Store, emtta: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = MALFORMED[kind](store, "bad")
@@ -258,7 +258,7 @@ OF_ONE_RUN = {
     "compact": ("compact", "bad"),
     "catalog export": ("catalog", "export", "out.duckdb", "--run", "bad"),
 }
-"""The commands that take a run, by name."""
+"""Commands that take a run, by name."""
 
 
 @pytest.mark.parametrize("verb", OF_ONE_RUN)
@@ -276,7 +276,7 @@ def test_unreadable_record_is_explained(
 
 
 def refusing(place: Folder, number: int, *names: str) -> "pytest.MonkeyPatch":
-    """Let the reading of some files of a place fail with an error of this number, until the patch is undone."""
+    """Make reading some files of a folder fail with this error number, until the patch is undone."""
     patch = pytest.MonkeyPatch()
     read, read_tails = place.read, place.read_tails
     error = OSError(number, os.strerror(number))
@@ -296,7 +296,7 @@ def refusing(place: Folder, number: int, *names: str) -> "pytest.MonkeyPatch":
 
 
 def content(store: Store) -> dict[str, bytes]:
-    """Return all files but leases, which come and go."""
+    """All files except leases, which come and go."""
     root = Path(store.location)
     return {
         str(path.relative_to(root)): path.read_bytes()
@@ -310,7 +310,7 @@ UNREADABLE = [errno.EIO, pytest.param(errno.ESTALE, marks=SLOW), pytest.param(er
 
 @pytest.fixture(params=UNREADABLE, ids=str)
 def unreadable(request: pytest.FixtureRequest, store: Store) -> Iterator[Callable[..., None]]:
-    """Make files of the store impossible to read: the system refuses them, or a newer release has written them."""
+    """Makes files of the store unreadable: the system refuses to read them, or a newer release wrote them."""
     patches = []
 
     def make(*names: str) -> None:
@@ -325,13 +325,13 @@ def unreadable(request: pytest.FixtureRequest, store: Store) -> Iterator[Callabl
         patch.undo()
 
 
-def test_unreadable_audio_is_not_redone(store: Store, unreadable: Callable[..., None]) -> None:
+def test_unreadable_audio_is_not_prepared_again(store: Store, unreadable: Callable[..., None]) -> None:
     unreadable("prepared/corpus-babble/part-00000.parquet")
     with pytest.raises(StoreError, match=r"cannot read .*part-00000\.parquet: .* Try again, or use the release"):
         store.prepared("corpus-babble")
 
 
-def test_unreadable_mark_is_not_missing(store: Store) -> None:
+def test_unreadable_marker_is_not_missing(store: Store) -> None:
     patch = refusing(store.backend, errno.ESTALE, "_complete.json")
     with pytest.raises(StoreError, match=r"cannot read .*_complete\.json: Stale file handle") as refusal:
         store.prepared("corpus-babble")
@@ -359,7 +359,7 @@ def test_unreadable_results_are_kept(table: str, store: Store, unreadable: Calla
         store.done(BAD, "babble.source")
 
 
-def test_unreadable_links_are_not_gone(store: Store, unreadable: Callable[..., None]) -> None:
+def test_unreadable_links_are_not_missing(store: Store, unreadable: Callable[..., None]) -> None:
     unreadable("links/run_id=bad/source_run=good/00000.parquet")
     with pytest.raises(StoreError, match=r"cannot read .*links"):
         store.links("bad")
@@ -478,8 +478,8 @@ def test_bit_flip_is_detected_or_harmless(flips: int, tmp_path: Path) -> None:
 
 
 def test_unknown_type_in_footer_is_detected(store: Store) -> None:
-    # A footer is in Thrift's compact form: 0x15 begins the type of a column (its field 1), and 0x0c is a byte array.
-    # Arrow reads the rows of a column of a type that does not exist, and ends the process when asked for its bounds.
+    # A footer is in Thrift's compact encoding: 0x15 starts the type of a column (field 1), and 0x0c is a byte array.
+    # Arrow reads the rows of a column of unknown type, but asking for its bounds kills the process.
     name = next(entry.name for entry in store.backend.list("hypotheses") if "run_id=bad" in entry.name)
     sound = store.backend.read(name)
     path = sound.index(b"\x19\x18\x09reference", len(sound) - 8 - int.from_bytes(sound[-8:-4], "little"))

@@ -1,4 +1,4 @@
-"""What a word error rate is made of: kinds of errors, hallucinations, silence, utterances in error, and slices."""
+"""What a word error rate consists of: kinds of errors, hallucinations, silence, utterances in error, and slices."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from emtta_core.scoring.paired import Sample
 from emtta_core.store import Catalogue, CellKey, RescoreRow, Store, reports
 
 INSERTED = "red green blue river a b c d e"
-"""Five words more than `REFERENCE`, side by side."""
+"""`REFERENCE` with five more words, in a row."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def board(store: Store) -> dict[str, dict[str, object]]:
         return {row["group"]: row for row in catalogue.report("leaderboard").records}
 
 
-def test_kinds_sum_to_rate(store: Store) -> None:
+def test_error_kinds_sum_to_wer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=4)
     one_cell(store, [heard(1), "red green", INSERTED, REFERENCE])
     row = board(store)["all"]
@@ -76,7 +76,7 @@ def test_silence_counts_insertions_per_minute(store: Store) -> None:
     assert update_statistics(store, "run")
 
 
-def test_silence_within_a_domain_leaves_wer(store: Store) -> None:
+def test_silence_in_domain_keeps_wer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=2)
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(1)]})
@@ -86,7 +86,7 @@ def test_silence_within_a_domain_leaves_wer(store: Store) -> None:
 
 
 @pytest.mark.parametrize(("errors", "wer", "sentences"), [("exclude", 25.0, 100.0), ("delete", 62.5, 100.0)])
-def test_errors_count_as_the_suite_says(store: Store, errors: str, wer: float, sentences: float) -> None:
+def test_suite_decides_how_errors_count(store: Store, errors: str, wer: float, sentences: float) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], errors=errors)
     write_shard(store, CellKey("run", "babble", "source"), {"a": [heard(1)], "b": None})
     row = board(store)["all"]
@@ -130,7 +130,7 @@ def test_slices_by_metadata(emtta: Command, sliced: Store) -> None:
 
 
 @pytest.mark.parametrize("by", ["duration", "age"])
-def test_numbers_are_sliced_in_quarters(sliced: Store, by: str) -> None:
+def test_numeric_metadata_is_cut_into_quarters(sliced: Store, by: str) -> None:
     with Catalogue(sliced) as catalogue:
         rows = catalogue.report("slices", by=by, method="source").records
     assert [row["utterances"] for row in rows] == [3, 3, 3, 3]
@@ -150,7 +150,7 @@ def test_page_shows_kinds_and_slices(sliced: Store) -> None:
         assert text in html
 
 
-def test_page_keeps_methods_apart_in_slices(store: Store) -> None:
+def test_page_slices_keep_methods_apart(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", method) for method in ("source", "em-tok")], utterances=2)
     for method, genders in (("source", "fm"), ("em-tok", "m")):
         for gender in genders:
@@ -162,7 +162,7 @@ def test_page_keeps_methods_apart_in_slices(store: Store) -> None:
     assert cells == {"f": ["1", "50.00", NOTHING], "m": ["1", "50.00", "25.00"]}
 
 
-def test_every_report_answers_on_silence(store: Store) -> None:
+def test_every_report_handles_silence(store: Store) -> None:
     begin_run(store, "run", [("silence", "room", method) for method in ("source", "em-tok")], utterances=2)
     for method, states in (("source", ["thank you"]), ("em-tok", ["thank you", "thanks"])):
         key = CellKey("run", "room", method)
@@ -176,7 +176,7 @@ def test_every_report_answers_on_silence(store: Store) -> None:
     assert text.count("thank you") == 1, "what source heard in silence"
 
 
-def test_page_shows_texts_of_an_absent_scorer(store: Store) -> None:
+def test_page_shows_texts_of_missing_scorer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=1)
     write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [heard(2), heard(1)]})
     plan = [replace(row, scorer="gone:normalize") for row in store.plan("run")]

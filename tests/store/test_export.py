@@ -1,4 +1,4 @@
-"""An exported file gives any DuckDB client, which knows nothing of emtta, the figures that emtta gives."""
+"""Any DuckDB client, without emtta, reads from an exported file the figures that emtta shows."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ json.dump({"rows": rows, "about": connection.execute("SELECT store, copied FROM 
 
 
 def fill(store: Store, run_id: str, day: int = 1) -> None:
-    """Write a run with a complete cell, one with an error, and one that is missing."""
+    """Write a run with complete cells, one with an error, and a missing one."""
     cells = [("noise", domain, method) for domain in ("a", "b") for method in ("source", "em-tok")]
     begin_run(store, run_id, cells, created_at=datetime(2026, 1, day, tzinfo=UTC))
     for method, errors in (("source", 2), ("em-tok", 1)):
@@ -45,7 +45,7 @@ def fill(store: Store, run_id: str, day: int = 1) -> None:
 
 
 def read(file: Path, folder: Path) -> dict[str, object]:
-    """Return the rows of each view as a process sees them that is somewhere else, and has no emtta."""
+    """The rows of each view, as read by a process in another folder, without emtta."""
     command = [sys.executable, "-I", "-c", CLIENT, str(file.absolute())]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -66,7 +66,7 @@ def expected(store: Store) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Two runs, of which the first is compacted."""
+    """Two runs, the first of them compacted."""
     store = Store.open(tmp_path_factory.mktemp("export") / "quo'te [x]" / "store", create=True)
     fill(store, "first", day=1)
     fill(store, "second", day=2)
@@ -76,13 +76,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def rows(store: Store) -> dict[str, list[str]]:
-    """The rows of each view on it, as emtta gives them."""
+    """The rows of each view of `store`, as emtta returns them."""
     return expected(store)
 
 
 @pytest.fixture
 def own(store: Store, tmp_path: Path) -> Store:
-    """A copy of it, to be changed."""
+    """A copy of `store` that a test may change."""
     return Store.open(shutil.copytree(store.location, tmp_path / "quo'te [x]" / "own"))
 
 
@@ -107,14 +107,14 @@ def test_copied_rows_outlive_store(own: Store, rows: dict[str, list[str]], tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["gone", "quo'te [x]", "results.duckdb"]
 
 
-def test_selected_runs_replace_earlier(store: Store, tmp_path: Path) -> None:
+def test_selected_runs_replace_earlier_export(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "results.duckdb"
     export(store, file)
     assert export(store, file, run_ids=["second"]).runs == 1
     assert ask(file, "SELECT run_id FROM runs") == [("second",)]
 
 
-def test_later_run_appears_next_time(own: Store, tmp_path: Path) -> None:
+def test_next_export_includes_new_run(own: Store, tmp_path: Path) -> None:
     file = tmp_path / "results.duckdb"
     export(own, file)
     fill(own, "third", day=3)
@@ -124,7 +124,7 @@ def test_later_run_appears_next_time(own: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("copy", [False, True])
-def test_empty_store_gives_empty_views(tmp_path: Path, copy: bool) -> None:
+def test_empty_store_has_empty_views(tmp_path: Path, copy: bool) -> None:
     export(Store.open(tmp_path / "store", create=True), tmp_path / "x.duckdb", copy=copy)
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
         counts = {
@@ -145,7 +145,7 @@ def test_damaged_file_loses_only_its_rows(own: Store, tmp_path: Path, copy: bool
     assert len(ask(tmp_path / "x.duckdb", "FROM utterances")) == 10
 
 
-def test_bucket_is_exported_with_rows(s3: object, tmp_path: Path) -> None:
+def test_bucket_export_needs_copy(s3: object, tmp_path: Path) -> None:
     store = Store.open(f"s3://{s3.bucket()}/store", create=True)
     fill(store, "run")
     with pytest.raises(UsageError, match=r"is in a bucket, .*; add --copy"):
@@ -154,7 +154,7 @@ def test_bucket_is_exported_with_rows(s3: object, tmp_path: Path) -> None:
     assert read(tmp_path / "x.duckdb", tmp_path)["rows"] == expected(store)
 
 
-def test_comments_are_written(store: Store, tmp_path: Path) -> None:
+def test_export_has_column_comments(store: Store, tmp_path: Path) -> None:
     export(store, tmp_path / "x.duckdb")
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
         said = connection.execute(
@@ -172,7 +172,7 @@ def test_comments_are_written(store: Store, tmp_path: Path) -> None:
     assert about.endswith("Grain: one row per planned cell (run, domain, method, seed).")
 
 
-def test_command_refuses_to_spoil(store: Store, tmp_path: Path, emtta: Command) -> None:
+def test_command_overwrites_only_exports(store: Store, tmp_path: Path, emtta: Command) -> None:
     other = tmp_path / "other.duckdb"
     other.write_text("mine")
     for file, words in (

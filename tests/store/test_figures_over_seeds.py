@@ -1,4 +1,4 @@
-"""A figure of a method is the mean over its seeds, with their spread beside it, wherever a reader meets the method."""
+"""A method's figure is the mean over its seeds, with their spread, everywhere it is shown."""
 
 import io
 import shutil
@@ -21,7 +21,7 @@ from emtta_core.store.integrity import check_store
 from emtta_core.store.pruning import Keep, plan_pruning, prune
 from emtta_core.store.snapshot import run_of
 
-# Word errors of two utterances of four words, by domain, and of em-tok by seed.
+# Word errors in two utterances of four words each: by domain, and for em-tok also by seed.
 SOURCE = {("noise", "vacuum"): (2, 2), ("noise", "babble"): (4, 4), ("accent", "scotland"): (1, 0)}
 SAMPLED = {
     ("noise", "vacuum"): {0: (1, 1), 1: (2, 1), 5: (0, 0)},
@@ -32,7 +32,7 @@ SEEDS = (0, 1, 5)
 
 
 def fill(store: Store, run_id: str = "run", seeds: tuple[int, ...] = SEEDS, left_out: tuple[CellKey, ...] = ()) -> None:
-    """Write a run, but the cells that are left out."""
+    """Write a run without the cells in `left_out`."""
     cells = [cell for where in SOURCE for cell in ((*where, "source"), *((*where, "em-tok", seed) for seed in seeds))]
     begin_run(store, run_id, cells)
     for group, domain, method, *seed in cells:
@@ -47,7 +47,7 @@ def fill(store: Store, run_id: str = "run", seeds: tuple[int, ...] = SEEDS, left
 
 
 def rates(seed: int, group: str | None = None) -> list[float]:
-    """The WER of em-tok with a seed in each domain of a group, in percent."""
+    """The WER of em-tok with one seed in each domain of a group, in percent."""
     return [100 * sum(own[seed]) / 8 for (of, _), own in SAMPLED.items() if group in (None, of)]
 
 
@@ -68,13 +68,13 @@ def catalogue(whole: Store) -> Iterator[Catalogue]:
 
 @pytest.fixture
 def store(whole: Store, tmp_path: Path) -> Store:
-    """A copy, to be changed."""
+    """A copy of `whole` that a test may change."""
     return copy_of(whole, tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
 def both(whole: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """A copy with the run `one` besides, of a single seed."""
+    """A copy of `whole` with another run, `one`, which has a single seed."""
     store = copy_of(whole, tmp_path_factory.mktemp("both") / "store")
     fill(store, "one", seeds=(0,))
     return store
@@ -90,7 +90,7 @@ def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
         return catalogue.query(sql).rows
 
 
-def test_domain_is_mean_over_seeds(catalogue: Catalogue) -> None:
+def test_domain_wer_is_mean_over_seeds(catalogue: Catalogue) -> None:
     columns = "wer, wer_seed_sd, seeds, wer_by_seed, state"
     rows = catalogue.query(f"SELECT domain, {columns} FROM domains WHERE seeds > 0").rows
     found = {domain: rest for domain, *rest in rows}
@@ -104,7 +104,7 @@ def test_domain_is_mean_over_seeds(catalogue: Catalogue) -> None:
 
 
 @pytest.mark.parametrize(("group", "of"), [("noise", "noise"), ("accent", "accent"), ("all", None)])
-def test_group_is_mean_over_seeds(group: str, of: str | None, catalogue: Catalogue) -> None:
+def test_group_wer_is_mean_over_seeds(group: str, of: str | None, catalogue: Catalogue) -> None:
     means = [statistics.mean(rates(seed, of)) for seed in SEEDS]
     (found,) = (row for row in catalogue.report("seeds").records if row["group"] == group)
     board = {(row["method"], row["group"]): row for row in catalogue.report("leaderboard").records}
@@ -115,7 +115,7 @@ def test_group_is_mean_over_seeds(group: str, of: str | None, catalogue: Catalog
         assert row["wer_seed_sd"] == pytest.approx(statistics.stdev(means))
 
 
-def test_every_table_has_the_method_once(catalogue: Catalogue) -> None:
+def test_every_report_has_method_once(catalogue: Catalogue) -> None:
     mean = pytest.approx(statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS]))
     assert [row["all"] for row in catalogue.report("methods").records if row["method"] == "em-tok"] == [mean]
     assert [row["domain"] for row in catalogue.report("matrix").records] == ["vacuum", "babble", "scotland"]
@@ -127,13 +127,13 @@ def test_every_table_has_the_method_once(catalogue: Catalogue) -> None:
     assert speed == {"source": 6, "em-tok": 18}
 
 
-def test_word_errors_are_compared_with_source_as_often(catalogue: Catalogue) -> None:
+def test_source_errors_count_once_per_seed(catalogue: Catalogue) -> None:
     found = catalogue.report("errors", method="em-tok", domain="babble", limit=20).records
     assert sum(row["count"] for row in found) == sum(sum(errors) for errors in SAMPLED["noise", "babble"].values())
     assert sum(row["source_count"] for row in found) == 3 * sum(SOURCE["noise", "babble"])
 
 
-def test_mean_is_hidden_until_each_seed_is_complete(tmp_path: Path) -> None:
+def test_mean_needs_all_seeds(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "partial", create=True)
     fill(store, left_out=(CellKey("run", "vacuum", "em-tok", 1),))
     update_statistics(store, "run")
@@ -153,7 +153,7 @@ def test_mean_is_hidden_until_each_seed_is_complete(tmp_path: Path) -> None:
     )
 
 
-def test_statistics_take_the_mean_errors(catalogue: Catalogue) -> None:
+def test_statistics_use_mean_errors(catalogue: Catalogue) -> None:
     columns = "utterances, wer, change, wins, ties, losses"
     query = f"SELECT domain, {columns} FROM statistics WHERE method = 'em-tok' AND domain IS NOT NULL"
     found = {domain: rest for domain, *rest in catalogue.query(query).rows}
@@ -184,13 +184,13 @@ def test_packs_keep_seeds_apart(store: Store) -> None:
 
 
 @pytest.mark.parametrize("copied", [False, True])
-def test_export_has_the_same_figures(copied: bool, whole: Store, catalogue: Catalogue, tmp_path: Path) -> None:
+def test_export_has_same_figures(copied: bool, whole: Store, catalogue: Catalogue, tmp_path: Path) -> None:
     export(whole, tmp_path / "x.duckdb", copy=copied)
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
         assert connection.execute(FIGURES).fetchall() == catalogue.query(FIGURES).rows
 
 
-def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
+def test_pruning_leaves_no_seed_behind(store: Store) -> None:
     one_run(store, "the-newest")
     assert not check_store(store).faults
     prune(store, plan_pruning(store, Keep(newest=1)))
@@ -199,7 +199,7 @@ def test_pruned_run_leaves_no_seed_behind(store: Store) -> None:
     assert left == {"the-newest"}
 
 
-def test_spread_is_shown_where_there_is_one(both: Store) -> None:
+def test_spread_needs_several_seeds(both: Store) -> None:
     def shown(report: str, run: str) -> str:
         screen = io.StringIO()
         Console(file=screen, width=400).print(catalogue.report(report, run).to_table())
@@ -213,7 +213,7 @@ def test_spread_is_shown_where_there_is_one(both: Store) -> None:
         assert "seed" not in shown("worsened", "one")
 
 
-def test_page_shows_the_mean(both: Store) -> None:
+def test_page_shows_mean_over_seeds(both: Store) -> None:
     page = make_page(both, "run").html
     mean = statistics.mean([statistics.mean(rates(seed)) for seed in SEEDS])
     assert f"{mean:.2f}" in page
@@ -222,7 +222,7 @@ def test_page_shows_the_mean(both: Store) -> None:
     assert "seed" not in make_page(both, "one").html.partition("</style>")[2]
 
 
-def test_runs_are_compared_over_shared_seeds(store: Store) -> None:
+def test_comparison_uses_shared_seeds(store: Store) -> None:
     fill(store, "other", seeds=(1, 5))
     found = compare(store, "run", "other", methods=["em-tok"])
     assert found.notes[0] == "em-tok: compared over the seeds that both runs have (1, 5), without 0 of A"

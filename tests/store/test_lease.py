@@ -1,6 +1,6 @@
-"""One process at a time works on a run; the lease of one that is dead is taken over, and no living one's is.
+"""One process at a time works on a run: the lease of a dead process is taken over, that of a live one never.
 
-Whoever was taken over, since it slept too long, notices and leaves its successor alone.
+A process that slept until its lease was taken over notices, and leaves its successor alone.
 """
 
 import errno
@@ -48,14 +48,14 @@ with lease(Store.open(sys.argv[1]), "mine"):
 
 
 def leave(store: Store, name: str = FIRST, **other: object) -> Holder:
-    """Leave the lease of a process that is like this one but for what is given."""
+    """Leave the lease of a process like this one, except for the given fields."""
     left = replace(Holder.this_process(), **other)  # type: ignore[arg-type]
     store.backend.write(name, json.dumps(asdict(left)).encode())
     return left
 
 
 def grow_old(store: Store) -> None:
-    """Have the lease be one that was not renewed."""
+    """Make the lease stale."""
     path = Path(store.location) / FIRST
     before = path.stat().st_mtime - STALE - 1
     os.utime(path, (before, before))
@@ -68,7 +68,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def other(store: Store) -> Iterator[subprocess.Popen[str]]:
-    """Another process that works on the run."""
+    """Another process that is working on the run."""
     process = subprocess.Popen([sys.executable, "-c", HOLD, store.location], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -88,7 +88,7 @@ def test_one_holder_then_free(store: Store) -> None:
     for _ in range(3):
         with lease(store, "mine"):
             assert holder(store, "mine") is not None
-    assert [entry.size for entry in store.backend.list("leases")] == [0]  # of those that are over one is kept, empty
+    assert [entry.size for entry in store.backend.list("leases")] == [0]  # one released lease is kept, empty
 
 
 def test_second_process_is_refused(store: Store, other: subprocess.Popen[str]) -> None:
@@ -130,10 +130,10 @@ CONTAINER = "pid:[4026532000]"
 @pytest.mark.parametrize(
     ("other", "lives"),
     [
-        ({"boot": "another", "numbers": BARE, "machine": "another"}, True),  # a machine of the same name
-        ({"numbers": CONTAINER}, True),  # a container of the same name on this machine, with a process of our number
-        ({"boot": "another", "numbers": CONTAINER}, True),  # and on another machine, of the same image
-        ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was started anew
+        ({"boot": "another", "numbers": BARE, "machine": "another"}, True),  # another machine of the same name
+        ({"numbers": CONTAINER}, True),  # a container of the same name on this machine, with a process of our PID
+        ({"boot": "another", "numbers": CONTAINER}, True),  # the same on another machine, with the same image
+        ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was rebooted
     ],
 )
 def test_machine_identity_ignores_names(
@@ -167,7 +167,7 @@ def test_skipped_number_grants_nothing(store: Store, monkeypatch: pytest.MonkeyP
     write_new = store.backend.write_new
 
     def hesitate(name: str, content: bytes) -> bool:
-        leave(store, "leases/mine/000003.json", host="elsewhere", boot="another")  # the second has come and gone
+        leave(store, "leases/mine/000003.json", host="elsewhere", boot="another")  # the second lease came and went
         store.backend.remove([FIRST])
         return write_new(name, content)
 
@@ -176,7 +176,7 @@ def test_skipped_number_grants_nothing(store: Store, monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_wrong_clock_takes_nothing(store: Store) -> None:
+def test_staleness_ignores_local_clock(store: Store) -> None:
     leave(store, host="elsewhere", boot="another", process=1)
     with time_machine.travel(datetime.now(UTC) + timedelta(days=2)), pytest.raises(StoreError), lease(store, "mine"):
         pass
@@ -200,7 +200,7 @@ def test_read_only_store_shows_holder(store: Store, monkeypatch: pytest.MonkeyPa
     assert holder(store, "mine") is None
 
 
-def test_one_of_many_takeovers_wins(store: Store) -> None:
+def test_only_one_takeover_wins(store: Store) -> None:
     leave(store, started=1)
     begin, end = Barrier(4), Barrier(4)
 
@@ -219,7 +219,7 @@ def test_one_of_many_takeovers_wins(store: Store) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not JSON", "an I/O error"])
-def test_unreadable_one_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_lease_is_not_free(store: Store, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with lease(store, "mine") as held:
         if damage == "not JSON":
             store.backend.write(FIRST, b"{ not json")
@@ -238,7 +238,7 @@ def test_unreadable_one_is_not_free(store: Store, damage: str, monkeypatch: pyte
         held.check(store)
 
 
-def test_vanished_one_is_lost(store: Store) -> None:
+def test_removed_lease_is_lost(store: Store) -> None:
     with lease(store, "mine") as held:
         store.backend.remove([FIRST])
         with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun again"):
@@ -252,10 +252,10 @@ def test_number_is_not_reused(store: Store) -> None:
     store.backend.remove([FIRST])
     with lease(store, "mine"):
         pass
-    with lease(store, "mine"):  # as pruning takes it
+    with lease(store, "mine"):  # as pruning does
         pass
     remove_old_leases(store, "mine")
-    with lease(store, "mine") as other:  # the run is begun again under its id
+    with lease(store, "mine") as other:  # a new run with the same id
         assert other.number > lost.number
         with pytest.raises(LeaseLostError):
             lost.check(store)
@@ -269,6 +269,6 @@ def test_zombie_holds_nothing(store: Store) -> None:
     store.backend.write(FIRST, json.dumps(asdict(alive)).encode())
     assert holder(store, "mine") == alive
     child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie until it is waited for
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has exited, and is a zombie until it is reaped
     assert holder(store, "mine") is None
     child.communicate()

@@ -1,4 +1,4 @@
-"""A notebook asks a store in one line, and has the rows as what it works with."""
+"""A notebook queries a store in one line, and gets the rows as pandas, Polars or Arrow objects."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def test_report_takes_run_and_parameters(place: str) -> None:
     assert repr(store) == f"open_store({place!r})"
 
 
-def test_mistakes_are_explained(place: str, tmp_path: Path) -> None:
+def test_usage_errors_are_explained(place: str, tmp_path: Path) -> None:
     store = open_store(place)
     with pytest.raises(UsageError, match="unknown run 'no'; choose from: run"):
         store.report("domains", run="no")
@@ -52,7 +52,7 @@ def test_mistakes_are_explained(place: str, tmp_path: Path) -> None:
         store.sql(SQL)
     with pytest.raises(UsageError, match="unknown parameter of the query, 'domain'; choose from: method"):
         store.sql(SQL, method="source", domain="babble")
-    assert len(store.sql(SQL.replace("$method", "$Method"), method="source").rows) == 2  # DuckDB heeds no case
+    assert len(store.sql(SQL.replace("$method", "$Method"), method="source").rows) == 2  # DuckDB ignores case
     with pytest.raises(StoreError, match="there is no store at"):
         open_store(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="a store cannot be at ''; name a folder"):

@@ -1,4 +1,4 @@
-"""Pruning removes what was asked for, never the last complete run, and leaves no half run to be seen."""
+"""Pruning removes what was asked for, never the last complete run, and leaves no partial run visible."""
 
 import os
 import time
@@ -19,13 +19,13 @@ from emtta_core.store.pruning import Keep, plan_pruning, prune
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LATER = datetime.now(UTC) + timedelta(days=2)
-"""When files that are written now are old."""
+"""A time at which files written now are old."""
 
 
 def add(
     store: Store, run_id: str, *, days: int, suite: str = "test", complete: bool = True, packed: bool = False
 ) -> None:
-    """Write a run that was begun so many days ago, with a log."""
+    """Write a run that began `days` days ago, with a log."""
     key = CellKey(run_id, "babble", "source")
     begin_run(store, run_id, [("noise", "babble", "source")], created_at=NOW - timedelta(days=days))
     store.write_run(run_id, replace(store.run(run_id), suite=suite))
@@ -58,12 +58,12 @@ def prepare(store: Store, corpus_id: str) -> None:
 
 
 def gone(store: Store, keep: str, *, suite: str | None = None, now: datetime = NOW) -> list[str]:
-    """Prune, and return the runs that were removed."""
+    """Prune, and return the names of the removed runs."""
     return [run.name for run in prune(store, plan_pruning(store, Keep.parse(keep), suite=suite, now=now)).runs]
 
 
 def shown(store: Store) -> dict[str, set[str]]:
-    """Return the runs that each view has."""
+    """The runs in each view."""
     with Catalogue(store) as catalogue:
         views = ("runs", "groups", "cells", "utterances", "steps", "attempts", "planned")
         return {view: {row[0] for row in catalogue.query(f"SELECT run_id FROM {view}").rows} for view in views}
@@ -151,7 +151,7 @@ def test_unreferenced_audio_is_removed(store: Store) -> None:
     assert store.prepared("corpus-babble") is not None
 
 
-def test_audio_needed_meanwhile_is_kept(store: Store) -> None:
+def test_newly_needed_audio_is_kept(store: Store) -> None:
     add(store, "new", days=1)
     prepare(store, "corpus-scots")
     pruning = plan_pruning(store, Keep.parse("1"), now=LATER)
@@ -179,11 +179,11 @@ def test_unreadable_run_is_kept(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """The process ended here."""
+    """Raised where the process would be killed."""
 
 
 @pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_killed_anywhere_is_resumable(complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_pruning_is_resumable(complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)
     add(store, "old", days=9, complete=complete, packed=complete)
@@ -214,7 +214,7 @@ def test_killed_anywhere_is_resumable(complete: bool, tmp_path: Path, monkeypatc
                 break
         assert ("old" in store.runs()) == (steps == 0)
         now = shown(store)
-        if "old" in now["planned"]:  # its rows are all there as long as its plan is
+        if "old" in now["planned"]:  # all rows remain as long as the plan does
             assert {view: runs for view, runs in now.items() if view != "runs"} == {
                 view: runs for view, runs in whole.items() if view != "runs"
             }
@@ -239,7 +239,7 @@ def test_invalid_count_or_age_is_refused(keep: str, emtta: Command, tmp_path: Pa
 
 @pytest.fixture
 def command_store(tmp_path: Path) -> Store:
-    """A store with three old runs of one suite, and an orphaned corpus that is old."""
+    """A store with three old runs of one suite, and an old orphaned corpus."""
     store = Store.open(tmp_path / "store", create=True)
     for days in (3000, 3001, 3002):
         add(store, f"run-{days}", days=days, packed=True)

@@ -1,4 +1,4 @@
-"""A query's answer holds every type of DuckDB in every format, within limits, and says what to write instead."""
+"""Query results support every DuckDB type in every format, within limits; a refused query gets a hint."""
 
 import csv
 import io
@@ -78,7 +78,7 @@ def catalogue(store: Store) -> Iterator[Catalogue]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
+    """The JSON form of a value."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -92,7 +92,7 @@ def plain(value: Any) -> Any:
 
 
 def in_csv(value: Any) -> str:
-    """Return a plain value as a field of CSV: texts and numbers as they are, the rest as JSON."""
+    """A plain value as a CSV field: text unchanged, everything else as JSON."""
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 

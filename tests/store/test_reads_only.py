@@ -1,4 +1,4 @@
-"""Nothing that a query says writes to the store, or reads what is not of the store."""
+"""No query writes to the store, or reads anything outside it."""
 
 import hashlib
 from pathlib import Path
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def content(store: Store) -> dict[str, str]:
-    """Return a digest of every file of a store."""
+    """A digest of every file of a store."""
     names = [entry.name for table in TABLES for entry in store.backend.list(table)]
     return {name: hashlib.sha256(store.backend.read(name)).hexdigest() for name in names}
 

@@ -1,6 +1,6 @@
-"""The reports show what was measured: right sums, nothing hidden, nothing shown too early.
+"""Reports show what was measured: correct sums, nothing hidden, and nothing shown too early.
 
-Long, for all reports are held to the same few runs.
+The file is long because all reports are tested on the same few runs.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from emtta_core.scoring import normalizer
 from emtta_core.scoring.wer import score
 from emtta_core.store import Catalogue, CellKey, Store, reports
 
-# WER of source and em-tok-b on each domain, in errors of four words an utterance: two utterances per domain.
+# Word errors of source and em-tok-b in two utterances of four words each, by domain.
 ERRORS = {
     ("noise", "vacuum"): {"source": (2, 2), "em-tok-b": (1, 1)},
     ("noise", "babble"): {"source": (4, 4), "em-tok-b": (4, 0)},
@@ -25,7 +25,7 @@ ERRORS = {
 
 
 def fill(store: Store, run_id: str = "run", created_at: datetime = datetime(2026, 11, 23, tzinfo=UTC)) -> None:
-    """Write a complete run whose methods stand in the plan in the wrong order."""
+    """Write a complete run whose plan lists the methods in the wrong order."""
     cells = [(*where, method) for method in ("em-tok-b", "source") for where in ERRORS]
     begin_run(store, run_id, cells, created_at=created_at)
     for (group, domain), methods in ERRORS.items():
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogue, Catalogue]]:
-    """A store of three runs of one suite, and the second of them alone with its rows in memory."""
+    """A catalogue of three runs of one suite, and one of only the second run, with its rows in memory."""
     store = Store.open(tmp_path_factory.mktemp("several"), create=True)
     for day, run_id in enumerate(("before", "run", "after"), 21):
         fill(store, run_id, datetime(2026, 11, day, tzinfo=UTC))
@@ -67,18 +67,18 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogu
 
 
 @pytest.mark.parametrize("name", [name for name, found in reports().items() if not found.of_store])
-def test_report_on_run_needs_it_alone(several: tuple[Catalogue, Catalogue], name: str) -> None:
+def test_run_report_needs_only_its_run(several: tuple[Catalogue, Catalogue], name: str) -> None:
     every, alone = (catalogue.report(name, "run") for catalogue in several)
     assert (alone.columns, alone.rows) == (every.columns, every.rows)
 
 
 @pytest.mark.parametrize("name", ["history", "pairs"])
-def test_report_of_store_needs_others(several: tuple[Catalogue, Catalogue], name: str) -> None:
+def test_store_report_needs_other_runs(several: tuple[Catalogue, Catalogue], name: str) -> None:
     every, alone = (catalogue.report(name, "run") for catalogue in several)
     assert alone.rows != every.rows
 
 
-def test_leaderboard_order_follows_plan(complete: Catalogue) -> None:
+def test_leaderboard_sorts_methods_and_groups(complete: Catalogue) -> None:
     board = complete.report("leaderboard")
     assert board.columns == (
         *(
@@ -141,7 +141,7 @@ def test_incomplete_figure_is_hidden(store: Store) -> None:
     assert rows["noise"]["wer"] == pytest.approx(50)
 
 
-def test_utterance_in_error_is_unrated(store: Store) -> None:
+def test_utterance_in_error_is_excluded(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
     key = CellKey("run", "babble", "source")
     write_shard(store, key, {"a": [heard(2)], "b": None})
@@ -176,7 +176,7 @@ def test_no_source_means_no_change(store: Store) -> None:
     ]
 
 
-def test_methods_are_rows_groups_columns(complete: Catalogue) -> None:
+def test_methods_report_has_column_per_group(complete: Catalogue) -> None:
     wide = complete.report("methods")
     assert wide.columns == ("method", "noise", "accent", "all", "change_percent"), "in the order of the plan"
     assert [row[0] for row in wide.rows] == ["source", "em-tok-b"]
@@ -212,7 +212,7 @@ def test_failures_explain_gaps(store: Store) -> None:
 
 
 def test_history_uses_previous_night(store: Store) -> None:
-    nights: dict[str, dict[str, int | None]] = {  # word errors of the one utterance, by method; None: not done
+    nights: dict[str, dict[str, int | None]] = {  # word errors of the single utterance, by method; None: not done
         "first": {"source": 2, "em-tok": 1},
         "second": {"source": 3},
         "third": {"source": None, "em-tok": 2},
@@ -230,13 +230,13 @@ def test_history_uses_previous_night(store: Store) -> None:
         ("first", "em-tok"): None,
         ("second", "source"): 25.0,
         ("third", "source"): None,
-        ("third", "em-tok"): None,  # the second night has not this method, and the first is not the one before
+        ("third", "em-tok"): None,  # the second night lacks this method, and the first is not the previous one
         ("fourth", "source"): None,  # the third has no figure
         ("fourth", "em-tok"): 50.0,
     }
 
 
-def test_steps_run_from_source_to_last(complete: Catalogue) -> None:
+def test_steps_go_from_source_to_final(complete: Catalogue) -> None:
     rows = {(row["method"], row["step"]): row for row in complete.report("steps").records}
     board = {(row["method"], row["group"]): row for row in complete.report("leaderboard").records}
     assert set(rows) == {("source", 0), ("em-tok-b", 0), ("em-tok-b", 1)}
@@ -286,7 +286,7 @@ def test_no_figure_mixes_normalizers(store: Store, monkeypatch: pytest.MonkeyPat
         assert (row["wer"], row["reason_hidden"]) == (None, f"1 of 2 domains incomplete: b ({scored_by})")
 
 
-def test_each_language_has_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_languages_may_differ_in_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
     write_shard(store, key, {"x": [heard(0)]})
@@ -377,14 +377,14 @@ def test_default_run_is_newest(store: Store) -> None:
     ]
 
 
-def test_tables_order_registry_methods(complete: Catalogue) -> None:
+def test_sql_methods_match_registry(complete: Catalogue) -> None:
     from emtta_core.adaptation.methods import METHODS
 
     listed = [row[0] for row in complete.query("SELECT method FROM methods ORDER BY rank").rows]
     assert listed == list(METHODS)
 
 
-def test_promised_ones_exist() -> None:
+def test_promised_reports_exist() -> None:
     promised = {
         *("coverage", "domains", "errors", "failures", "flags", "groups", "history", "leaderboard"),
         *("matrix", "methods", "oracle", "pairs", "paper", "robustness", "runs", "seeds", "speed", "steps"),
@@ -405,7 +405,7 @@ def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Cata
 
 @pytest.fixture(scope="module")
 def partial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
-    """A run whose cells are complete, partial, in error, failed and missing."""
+    """A run with complete, partial, failed and missing cells, and an utterance in error."""
     store = Store.open(tmp_path_factory.mktemp("partial"), create=True)
     cells = [(*where, method) for where in ERRORS for method in ("source", "em-tok-b")]
     begin_run(store, "run", cells)

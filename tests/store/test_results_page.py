@@ -1,4 +1,4 @@
-"""The page of questions: each can be asked, and its answer has the columns that the page shows."""
+"""The results page: every question can be asked, and its answer has the columns that the page shows."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ QUESTIONS = list(questions(PAGE))
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    """A run with the name, the groups, methods and seeds of the one that the page is of; a cell of it is partial."""
+    """A run with the same name, groups, methods and seeds as the page's run, and one partial cell."""
     store = Store.open(tmp_path_factory.mktemp("store"), create=True)
     cells = [
         (group, group.upper(), method, seed)
@@ -66,7 +66,7 @@ def test_answers_are_rewritten_in_place(catalogue: Catalogue) -> None:
     assert renew(page.replace("\n| y |\n| --- |\n| 2 |\n", ""), catalogue) == expected
 
 
-def test_impossible_question_is_named(catalogue: Catalogue) -> None:
+def test_invalid_question_is_named(catalogue: Catalogue) -> None:
     with pytest.raises(UsageError, match="'--format' stands in 'emtta report runs --format csv'; there may be --run"):
         Question("console", "emtta report runs --format csv\n", "").ask(catalogue)
     with pytest.raises(EmttaError, match="nowhere"):

@@ -1,4 +1,4 @@
-"""No utterance is lost, done twice, or counted twice, however often a cell is begun."""
+"""No utterance is lost, repeated, or counted twice, however often a cell is started."""
 
 import logging
 import random
@@ -20,7 +20,7 @@ def store(usual_location: str) -> Store:
 
 
 def counted(store: Store) -> dict[str, tuple[int, str | None]]:
-    """Return, by utterance, the attempt whose row counts and its hypothesis; the store and SQL must agree."""
+    """By utterance, the attempt that counts and its hypothesis; checks that the store and SQL agree."""
     done = {name: (row.hypothesis.attempt, row.hypothesis.hypothesis) for name, row in store.done(KEY, CELL).items()}
     with Catalogue(store) as catalogue:
         rows = catalogue.query("SELECT utterance_id, attempt, hypothesis FROM utterances").rows
@@ -89,7 +89,7 @@ def test_newest_finished_attempt_decides(store: Store) -> None:
     assert (cell(store)["state"], cell(store)["error"]) == ("complete", None)
 
 
-def test_interrupted_is_not_failed(store: Store) -> None:
+def test_interrupted_cell_is_not_failed(store: Store) -> None:
     stopped = {"error": "asked to stop", "state": "interrupted", "reached_end": False}
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     end_attempt(store, KEY, group="noise", attempt=2, **stopped)
@@ -102,7 +102,7 @@ def test_interrupted_is_not_failed(store: Store) -> None:
     assert (cell(store)["state"], cell(store)["error"]) == ("failed", "asked to stop")  # still too many in error
 
 
-def test_failed_cell_gives_reason(store: Store) -> None:
+def test_failed_cell_shows_reason(store: Store) -> None:
     write_shard(store, KEY, {"u0": [heard(1)]}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     assert (cell(store)["state"], cell(store)["done"]) == ("failed", 1)

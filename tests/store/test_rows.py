@@ -1,4 +1,4 @@
-"""What is written is what is read, and every file says what it holds."""
+"""Rows read back as they were written, and every file documents its content."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ BAD_RUN = "runs/run_id=bad/run.parquet"
 
 
 def sample(kind: Any) -> Any:
-    """Return a value of the type `kind`."""
+    """A value of the type `kind`."""
     if isinstance(kind, UnionType):
         kind = get_args(kind)[0]
     if get_origin(kind) is tuple:
@@ -109,7 +109,7 @@ def test_broken_run_hides_no_other(location: str) -> None:
 
 
 @pytest.mark.parametrize("broken", ["cut", "gone"])
-def test_suggested_fix_mends_plan(broken: str, location: str) -> None:
+def test_suggested_fix_repairs_plan(broken: str, location: str) -> None:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     plan = "plans/run_id=run/plan.parquet"
@@ -141,7 +141,7 @@ def prepared_row(utterance_id: str) -> PreparedRow:
     )
 
 
-def test_cut_shard_removes_corpus(location: str) -> None:
+def test_truncated_shard_invalidates_corpus(location: str) -> None:
     store = Store.open(location, create=True)
     broken = dataclasses.replace(prepared_row("c"), audio=None, seconds=0.0, error="it is silent")
     store.write_prepared("abc", 0, [prepared_row("a"), prepared_row("b")])

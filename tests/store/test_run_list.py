@@ -1,4 +1,4 @@
-"""The list of runs is the report `runs`, and reads again only the runs whose files are others than before."""
+"""The list of runs equals the report `runs`, but rereads only runs whose files have changed."""
 
 import os
 import time
@@ -19,7 +19,7 @@ REUSING = CellKey("reusing", "babble", "source")
 
 
 def add_half(store: Store, run_id: str, day: int = 24) -> None:
-    """Add a run of which one cell is done, with an utterance in error."""
+    """Add a run with one of its two cells done, and an utterance in error."""
     begin_run(store, run_id, CELLS, created_at=datetime(2026, 11, day, tzinfo=UTC))
     key = CellKey(run_id, "babble", "source")
     write_shard(store, key, {"a": [heard(1)], "b": None}, attempt=store.begin_attempt(key))
@@ -27,7 +27,7 @@ def add_half(store: Store, run_id: str, day: int = 24) -> None:
 
 
 def rest(store: Store) -> None:
-    """Let all files be older than the clock of a file system is coarse."""
+    """Age all files beyond the resolution of a file system's clock."""
     for path in Path(store.location).rglob("*.parquet"):
         if time.time() - path.stat().st_mtime < 100:
             os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
@@ -35,7 +35,7 @@ def rest(store: Store) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Runs of every kind: complete, packed, packed and gone on, half, with results of another, with a plan alone."""
+    """Runs of every kind: complete, packed, packed and continued, half done, reusing results, and planned only."""
     store = Store.open(tmp_path / "store", create=True)
     for name in ("complete", "packed", "gone-on", "maker"):
         one_run(store, name)
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def read_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[str]]]:
-    """The runs that each look has read."""
+    """The runs that each refresh reads."""
     looks: list[set[str]] = []
 
     class Noting(Catalogue):
@@ -75,19 +75,19 @@ def expected(store: Store) -> Any:
 
 
 def settle(store: Store) -> None:
-    """Let all folders be older than the clock of a file system is coarse."""
+    """Age all folders beyond the resolution of a file system's clock."""
     for path in Path(store.location).rglob("*/"):
         os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 3_600_000_000_000))
 
 
 def check_same(store: Store) -> None:
-    """Check that a process that comes now gets what the report gives, types and order included."""
+    """Check that a new list equals the report, including types and order."""
     found = RunList(store).refresh()
     assert found.table.equals(expected(store))
     assert found.shared_cells
 
 
-def test_other_schema_is_read_again(store: Store, read_again: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_schema_rereads_all_runs(store: Store, read_again: list[set[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     RunList(store).refresh()
     read_again.clear()
     monkeypatch.setattr(run_list, "SCHEMA_VERSION", run_list.SCHEMA_VERSION + 1)
@@ -116,7 +116,7 @@ def test_list_always_equals_report(store: Store, read_again: list[set[str]]) -> 
     store.backend.remove(["runs/run_id=half/run.parquet"])
     check_same(store)
     assert not read_again
-    for number in range(30):  # more than are listed one by one
+    for number in range(30):  # too many to be listed one by one
         one_run(store, f"more-{number}")
     check_same(store)
     assert len(read_again.pop()) == 30
@@ -169,7 +169,7 @@ def test_unreadable_file_is_always_named(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"rows": 1}', b'{"rows": "AAAA"}', b"[]"])
-def test_damaged_cache_only_slows(
+def test_damaged_cache_does_no_harm(
     content: bytes, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMTTA_CACHE", str(tmp_path / "cache"))
@@ -182,7 +182,7 @@ def test_damaged_cache_only_slows(
     check_same(store)
 
 
-def test_only_changed_folders_are_listed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_folders_are_relisted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = RunList(store)
     runs.refresh()
     settle(store)
@@ -200,8 +200,8 @@ def test_only_changed_folders_are_listed_again(store: Store, monkeypatch: pytest
     assert again.equals(expected(store))
 
 
-def test_what_goes_at_once_is_seen_at_once(store: Store) -> None:
-    """A folder that has changed a moment ago is listed each time: its time may not tell two changes apart."""
+def test_quick_changes_are_seen(store: Store) -> None:
+    """A folder that has just changed is listed every time, as two changes may have the same timestamp."""
     runs = RunList(store)
     for turn in range(3):
         add_half(store, f"new-{turn}")

@@ -1,4 +1,4 @@
-"""A store in an object store keeps what a store in a folder promises, over a real server and a network that fails."""
+"""A store in an object store keeps the guarantees of a folder, with a real server and a failing network."""
 
 import os
 import re
@@ -25,12 +25,12 @@ from emtta_core.store.tables import TABLES
 KEY = CellKey("run", "babble", "source")
 
 Relay = Callable[[socket.socket, socket.socket], None]
-"""Carries a connection between a client and the server, or spoils it."""
+"""Forwards a connection between a client and the server, or disrupts it."""
 
 
 @contextmanager
 def between(server: S3Server, relay: Relay) -> Iterator[str]:
-    """Stand between clients and the server; yields the address for the clients."""
+    """Run a proxy between clients and the server; yields its address."""
     host, port = server.address.removeprefix("http://").split(":")
 
     class Handler(socketserver.BaseRequestHandler):
@@ -38,7 +38,7 @@ def between(server: S3Server, relay: Relay) -> Iterator[str]:
             with closing(socket.create_connection((host, int(port)))) as upstream:
                 with suppress(OSError):
                     relay(self.request, upstream)
-                with suppress(OSError):  # a thread may still wait for it, so that closing alone does not end it
+                with suppress(OSError):  # a thread may still be reading it, so closing it is not enough
                     upstream.shutdown(socket.SHUT_RDWR)
 
     class Proxy(socketserver.ThreadingTCPServer):
@@ -53,7 +53,7 @@ def between(server: S3Server, relay: Relay) -> Iterator[str]:
 
 
 def carry(source: socket.socket, target: socket.socket) -> None:
-    """Carry what comes from `source` to `target` until it ends, and end `target` then."""
+    """Forward data from `source` to `target` until it ends, then shut down `target`."""
     with suppress(OSError):
         while data := source.recv(65_536):
             target.sendall(data)
@@ -100,7 +100,7 @@ def test_killed_put_leaves_nothing(s3: S3Server, bucket: str, monkeypatch: pytes
     assert entry.size > 50_000
 
 
-def test_lost_answer_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_response_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lost = []
 
     def lose_an_answer(client: socket.socket, upstream: socket.socket) -> None:
@@ -109,7 +109,7 @@ def test_lost_answer_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pytest
         threading.Thread(target=carry, args=(client, upstream), daemon=True).start()
         if b".parquet" in head.splitlines()[0] and head.startswith(b"PUT") and not lost:
             while answer := upstream.recv(65_536):
-                if b" 100 Continue" in answer:  # which the client waits for before it sends the content
+                if b" 100 Continue" in answer:  # the client waits for this before it sends the content
                     client.sendall(answer)
                 else:
                     lost.append(answer)
@@ -157,7 +157,7 @@ def test_listing_covers_all_objects(s3: S3Server, bucket: str) -> None:
     assert set(s3.objects(bucket)) == {"store/cells-of-another-kind/x", "store/cells/.hidden"}
 
 
-def test_replaced_file_reads_current(bucket: str) -> None:
+def test_replaced_file_is_reread(bucket: str) -> None:
     store = Store.open(f"s3://{bucket}/store", create=True)
     one_run(store, "run")
     with Catalogue(store) as catalogue:
@@ -177,10 +177,10 @@ def test_removal_breaks_no_query(bucket: str) -> None:
         listings, take = [catalogue.snapshot], catalogue._take
         (entry,) = store.backend.list("scores")
         content = store.backend.read(entry.name)
-        # As one that compacts does it: the new file first, then the old one away.
+        # As compaction does: write the new file, then remove the old one.
         store.backend.write(entry.name.replace("001-00000", "001-00009"), content)
         store.backend.remove([entry.name])
-        catalogue._take = lambda: listings.pop() if listings else take()  # it was listed before that
+        catalogue._take = lambda: listings.pop() if listings else take()  # listed before the change
         assert catalogue.query("SELECT wer FROM cells").rows == [(25.0,)]
 
 
@@ -205,7 +205,7 @@ def test_one_request_per_file_two_per_table(s3: S3Server, bucket: str) -> None:
             asked = len(requests)
             assert catalogue.report("domains", "two").rows
     assert sum(b".parquet" in request for request in requests[:asked]) == len(files)
-    looks = len(TABLES) + 1  # each table is listed, and the packs
+    looks = len(TABLES) + 1  # one listing per table, and one of the packs
     assert sum(b"list-type=2" in request for request in requests[:asked]) <= 1 + 2 * looks, "as it opens, and is asked"
     assert not any(b".parquet" in request for request in requests[asked:]), "what was read is remembered"
     assert len(requests) - asked == looks, "once a question"
@@ -227,7 +227,7 @@ def test_copied_folder_is_same_store(s3: S3Server, bucket: str, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def guarded(s3: S3Server) -> Iterator[tuple[str, Catalogue]]:
-    """A bucket, and the catalogue of a store in it, which lies between files that are not the store's."""
+    """A bucket, and the catalogue of a store in it, next to files outside the store."""
     bucket = s3.bucket()
     for folder in ("other", "store-two"):
         s3.client().put_object(Bucket=bucket, Key=f"{folder}/secret.csv", Body=b"a\n1\n")
@@ -257,7 +257,7 @@ def guarded(s3: S3Server) -> Iterator[tuple[str, Catalogue]]:
         "glob('/etc/*')",
     ],
 )
-def test_queries_never_read_outside(source: str, guarded: tuple[str, Catalogue], s3: S3Server) -> None:
+def test_queries_never_read_outside_store(source: str, guarded: tuple[str, Catalogue], s3: S3Server) -> None:
     bucket, catalogue = guarded
     refused = r"disabled by configuration|is not in the store|does not exist|function \w+ cannot be used here; FROM"
     with pytest.raises(EmttaError, match=refused):

@@ -1,4 +1,4 @@
-"""What is wrong with a store in an object store is said, with what to do."""
+"""Problems with a store in an object store are reported with a remedy."""
 
 import json
 import socket
@@ -42,7 +42,7 @@ def test_missing_credentials_are_named(bucket: str, monkeypatch: pytest.MonkeyPa
         Store.open(f"s3://{bucket}/store", create=True)
 
 
-def test_forbidden_names_permission(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denied_access_names_permission(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
 
     iam = boto3.client(
@@ -71,7 +71,7 @@ def test_forbidden_names_permission(s3: S3Server, bucket: str, monkeypatch: pyte
 
 @contextmanager
 def enforcing(server: S3Server) -> Iterator[None]:
-    """Have the server ask each request for its permission inside the `with` block."""
+    """Make the server check the permissions of each request inside the `with` block."""
 
     def after(requests: bytes) -> None:
         address, head = f"{server.address}/moto-api/reset-auth", {"Content-Type": "text/plain"}
@@ -103,7 +103,7 @@ def test_invalid_address_is_reported(bucket: str, monkeypatch: pytest.MonkeyPatc
     "location",
     ["s3://", "s3://b", "s3:/bucket/x", "s3://Bucket/x", "s3://bucket/a=b", "s3://bucket/*", "s3://bucket/../x"],
 )
-def test_missing_prefix_is_refused(location: str) -> None:
+def test_invalid_location_is_refused(location: str) -> None:
     with pytest.raises(UsageError, match=r"is not a store; write s3://BUCKET/PREFIX"):
         open_backend(location)
 
@@ -129,7 +129,7 @@ Store.open("s3://bucket/store")
 
 
 class Incomplete(BaseHTTPRequestHandler):
-    """A server that lacks every request of S3."""
+    """A server that supports no S3 request."""
 
     protocol_version = "HTTP/1.1"
 
@@ -151,7 +151,7 @@ for verb in ("GET", "PUT", "POST", "HEAD", "DELETE"):
     setattr(Incomplete, f"do_{verb}", Incomplete.refuse)
 
 
-def test_unknown_request_is_explained(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_request_is_explained(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Incomplete) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
@@ -168,7 +168,7 @@ def test_doctor_leaves_bucket_clean(emtta: Command, s3: S3Server, bucket: str) -
     assert "there is no bucket 'nowhere'" in emtta("doctor", "--store", "s3://nowhere").out
 
 
-def test_store_mistake_prints_only_message(emtta: Command, s3: S3Server) -> None:
+def test_store_error_prints_only_message(emtta: Command, s3: S3Server) -> None:
     outcome = emtta("list", "--store", "s3://nowhere/store")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith("error: cannot list s3://nowhere/store: there is no bucket 'nowhere'")

@@ -1,4 +1,4 @@
-"""The page on the SQL schema is what the SQL files say and what DuckDB finds, column by column."""
+"""The page on the SQL schema matches the SQL files and DuckDB, column by column."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_view_documents_every_column(name: str, catalogue: Catalogue) -> None:
 def test_report_documents_every_column(name: str, catalogue: Catalogue) -> None:
     report = reports()[name]
     columns = describe_report(catalogue, name)
-    if name in ("matrix", "methods"):  # which have a column for each method or group of the run
+    if name in ("matrix", "methods"):  # with a column for each method or group of the run
         assert {row[0] for row in columns.rows} <= set(report.columns)
     else:
         assert list(report.columns) == [row[0] for row in columns.rows]
@@ -47,7 +47,7 @@ def test_report_documents_every_column(name: str, catalogue: Catalogue) -> None:
     assert asked == set(report.parameters)
 
 
-def test_view_reads_only_earlier_ones() -> None:
+def test_views_read_only_earlier_views() -> None:
     there = {*(f"raw.{table}" for table in TABLES), "open.hypotheses", "open.scores", "settled.utterances"}
     for view in views().values():
         assert set(reads(view)) <= there
@@ -55,7 +55,7 @@ def test_view_reads_only_earlier_ones() -> None:
     assert reads(views()["groups"]) == ["domains"]
 
 
-def test_stored_table_is_documented(catalogue: Catalogue) -> None:
+def test_tables_are_documented(catalogue: Catalogue) -> None:
     for table in TABLES.values():
         rows = describe(catalogue, f"raw.{table.name}").rows
         assert {row[0] for row in rows} == {*table.schema.names, *(table.keys or ("corpus_id",))}

@@ -1,4 +1,4 @@
-"""The page on the store says what the store holds."""
+"""The page on the store documents the store's tables."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The reports on streams: WER over the position, and what is forgotten of the speech that was heard first."""
+"""The reports on streams: WER by position, and how much of the first speech is forgotten."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ ERRORS = {
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A store with a run in which a stream goes through three domains, and hears the first one again at the end."""
+    """A run whose stream passes through three domains, the last with the same speech as the first."""
     made = Store.open(tmp_path, create=True)
     cells = [(domain, domain, method) for domain in ERRORS["source"] for method in ERRORS]
     begin_run(made, "run", cells, utterances=COUNT, corpora={"again": "corpus-clean"})
@@ -54,7 +54,7 @@ def test_wer_is_shown_by_position(store: Store) -> None:
     assert row["domains"] == "again, clean, loud"
 
 
-def test_forgetting_is_of_same_speech(store: Store) -> None:
+def test_forgetting_compares_same_speech(store: Store) -> None:
     with Catalogue(store) as catalogue:
         (row,) = catalogue.report("forgetting", "run").records
     assert (row["method"], row["domain"], row["again"]) == ("em-tok-b", "clean", "again")
@@ -63,7 +63,7 @@ def test_forgetting_is_of_same_speech(store: Store) -> None:
     assert row["p"] < 0.05
 
 
-def test_page_has_streams_where_there_are_some(store: Store) -> None:
+def test_page_shows_streams_only_if_any(store: Store) -> None:
     html = make_page(store, "run").html
     assert '<table class="sortable" id="streams"' in html
     assert "again, clean, loud" in html

@@ -1,4 +1,4 @@
-"""`report sweep` chooses on one group of domains, and shows the choice alone on the others."""
+"""`report sweep` chooses settings on one group of domains, and shows only the chosen ones on the other groups."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ERRORS = {
     "em-tok-b+steps-5+learning_rate-0.001": {"noise": 3, "accent": 1, "language": 3},
     "em-tok-b+steps-10+learning_rate-1e-05": {"noise": 1, "accent": 2, "language": 3},
     "em-tok-b+steps-20+learning_rate-1e-05": {"noise": 1, "accent": 3, "language": 0},
-    "mine+beam": {"noise": 0, "accent": 0, "language": 0},  # a name with a plus, and no sweep
+    "mine+beam": {"noise": 0, "accent": 0, "language": 0},  # a name with a plus, but no sweep
 }
 GROUPS = ("noise", "accent", "language")
 
@@ -47,7 +47,7 @@ def test_choice_is_shown_on_other_groups(store: Store) -> None:
     small, fast, long = "steps=5, learning_rate=0.001", "steps=10, learning_rate=1e-05", "steps=20, learning_rate=1e-05"
     assert rows(store, group="noise") == [
         ("em-tok-b", "noise", "noise", small, 75.0, False),
-        ("em-tok-b", "noise", "noise", fast, 25.0, True),  # of equal ones, the first of the plan
+        ("em-tok-b", "noise", "noise", fast, 25.0, True),  # a tie goes to the first in the plan
         ("em-tok-b", "noise", "noise", long, 25.0, False),
         ("em-tok-b", "noise", "accent", fast, 50.0, True),
         ("em-tok-b", "noise", "language", fast, 75.0, True),

@@ -1,4 +1,4 @@
-"""A file of the store is there whole or not at all, whatever happens to its writer."""
+"""A file of the store exists completely or not at all, whatever happens to its writer."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ WRITER = """
 
 
 def start(store: "str | Path", rows: int, then: str) -> "subprocess.Popen[str]":
-    """Start a process that opens the store, makes `rows` rows, says so, and goes on with `then`."""
+    """Start a process that opens the store, makes `rows` rows, prints that it is ready, and executes `then`."""
     script = textwrap.dedent(WRITER) + textwrap.dedent(then)
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(store), str(rows)],
@@ -63,7 +63,7 @@ BEFORE_IT_HAS_ITS_NAME = """
 @pytest.mark.parametrize(
     ("then", "killed_by"), [(IN_THE_MIDDLE, signal.SIGXFSZ), (BEFORE_IT_HAS_ITS_NAME, signal.SIGKILL)]
 )
-def test_killed_writer_leaves_no_half_file(then: str, killed_by: signal.Signals, tmp_path: Path) -> None:
+def test_killed_writer_leaves_no_partial_file(then: str, killed_by: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, 20_000, then)
     process.communicate()
 
@@ -182,7 +182,7 @@ def test_unusable_store_gives_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", ".hidden", "a b", "ü", "a=b", "null", "NULL"])
-def test_escaping_name_is_refused(name: str, location: str) -> None:
+def test_invalid_name_is_refused(name: str, location: str) -> None:
     with pytest.raises(UsageError, match="is an invalid name"):
         CellKey(name, "domain", "method")
     with pytest.raises(UsageError, match="is an invalid name"):

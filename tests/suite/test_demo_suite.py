@@ -1,4 +1,4 @@
-"""The demo's domains are hard enough to show what adaptation does, and not hopeless."""
+"""The demo's domains are hard enough to show what adaptation does, but not hopeless."""
 
 import pytest
 

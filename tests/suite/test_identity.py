@@ -1,4 +1,4 @@
-"""Every field of a configuration is declared identity or runtime, and only identity fields enter a digest."""
+"""Every field of a configuration is declared identity, scoring or runtime, and only identity fields enter a digest."""
 
 import importlib
 import pkgutil

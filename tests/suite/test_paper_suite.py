@@ -1,4 +1,4 @@
-"""The paper's suite runs from end to end with no network, on miniature corpora in exactly the published layouts."""
+"""The paper's suite runs end to end without a network, on miniature corpora in exactly the published layouts."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def spoken(language: str, *, form: str = "FLAC", rate: int = 16_000) -> Iterator
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with LibriSpeech, L2-ARCTIC, MLS and MS-SNSD as their archives give them: synthetic speech."""
+    """A folder with LibriSpeech, L2-ARCTIC, MLS and MS-SNSD in the layout of their archives, with synthetic speech."""
     root = tmp_path_factory.mktemp("shelf")
     files: dict[str, bytes | str] = {}
     chapter = "LibriSpeech/test-other/1688/142285"
@@ -75,9 +75,9 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def carried_out(
     emtta: Command, model: str, shelf: Path, folder: Path, methods: Sequence[str]
 ) -> list[dict[str, object]]:
-    """Run methods of the suite with a model on an utterance of each domain, and return the rows beside the paper's.
+    """Run methods of the suite with a model on one utterance per domain; return the rows of the report `paper`.
 
-    Every domain is held to be complete.
+    Checks that every domain is complete.
     """
     suite, store = folder / "miniature.toml", folder / "store"
     suite.write_text(SUITE.format(model=model))
@@ -101,7 +101,7 @@ def carried_out(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_runs_with_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> None:
+def test_suite_runs_with_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> None:
     rows = carried_out(emtta, "demo", shelf, tmp_path, ("source", "em-tok-b"))
     source = {row["suite"]: row["wer"] for row in rows if row["method"] == "source"}
     assert source["L2-ARCTIC"] == source["MLS"] == 0.0, "clean sentences in voices that the model knows"
@@ -126,7 +126,7 @@ def test_readings_name_only_suite_fields() -> None:
     for row in rows:
         for field in re.findall("`([^`]+)`", row) if not row.startswith("none") else ():
             *given, name = field.split(".")
-            table = given[0] or table if given else ""  # `.steps` is of the table that was named last
+            table = given[0] or table if given else ""  # `.steps` belongs to the table named last
             named.append(name)
             assert name in tables[table], f"{field} in: {row}"
     assert len(rows) >= 30
@@ -135,7 +135,7 @@ def test_readings_name_only_suite_fields() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_every_method_runs_with_whisper_base_shape(emtta: Command, shelf: Path, tmp_path: Path) -> None:
+def test_all_methods_run_on_whisper_base_shape(emtta: Command, shelf: Path, tmp_path: Path) -> None:
     model = make_checkpoint(
         tmp_path / "whisper-base",
         d_model=512,

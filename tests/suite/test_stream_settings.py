@@ -1,4 +1,4 @@
-"""A stream is part of the identity of its cells alone; what it cannot be is refused with what to do."""
+"""A stream is part of the identity of its own cells only; an invalid one is refused with a remedy."""
 
 import pytest
 
@@ -42,8 +42,8 @@ def ids(made: Suite) -> dict[tuple[str, str], str]:
     return {(cell.domain, cell.method): cell.cell_id for cell in plan(made, DIGEST).cells}
 
 
-def test_episodic_cells_keep_their_identity() -> None:
-    """What is in a store stays reusable, whatever streams a suite has besides."""
+def test_episodic_cells_keep_identity() -> None:
+    """Results in a store stay reusable, whatever streams a suite adds."""
     episodic = ids(suite())
     assert episodic["loud", "em-tok-b"] == "5432b20710cf4d44"
     mixed = ids(suite(methods=METHODS))
@@ -54,7 +54,7 @@ def test_episodic_cells_keep_their_identity() -> None:
     }
 
 
-def test_identity_is_of_all_that_came_before() -> None:
+def test_identity_covers_everything_before() -> None:
     usual = ids(suite('reset = "never"'))
     first, rest = DOMAINS.split("[[domains]]")[0], DOMAINS.split("[[domains]]")[1:]
     loud, clean, soft, again = rest
@@ -82,7 +82,7 @@ def test_identity_is_of_all_that_came_before() -> None:
         ('order = "gradual"', 'order = "corpus"'),
     ],
 )
-def test_each_setting_is_another_cell(one: str, other: str) -> None:
+def test_each_setting_changes_cell(one: str, other: str) -> None:
     assert ids(suite(one))["clean", "em-tok-b"] != ids(suite(other))["clean", "em-tok-b"]
 
 
@@ -96,7 +96,7 @@ def test_each_setting_is_another_cell(one: str, other: str) -> None:
         ('reset = "dynamic"\norder = "gradual"', [["clean", "clean-again", "soft", "loud"]]),
     ],
 )
-def test_stream_through_domains_is_done_together(stream: str, works: list[list[str]]) -> None:
+def test_stream_domains_run_together(stream: str, works: list[list[str]]) -> None:
     made = suite(stream)
     cells = plan(made, DIGEST).cells
     found = [[cell.domain for cell in work] for work in works_of(made, cells) if work[0].method == "em-tok-b"]
@@ -131,7 +131,7 @@ def test_gradual_needs_one_scale() -> None:
         suite('order = "gradual"', domains=clean)
 
 
-def test_methods_without_a_state_are_refused() -> None:
+def test_methods_without_state_are_refused() -> None:
     own = 'methods = [{ name = "mine", adapter = "package.module:Mine" }]\n'
     with pytest.raises(UsageError, match="'mine' is a plug-in with its own loop, whose state a stream cannot keep"):
         suite('reset = "never"', methods=own)
@@ -139,6 +139,6 @@ def test_methods_without_a_state_are_refused() -> None:
         suite(methods='methods = [{ name = "sampled", base = "mbr", stream = { reset = "never" } }]\n')
 
 
-def test_stream_is_written_and_read_again() -> None:
+def test_stream_roundtrips() -> None:
     made = suite('reset = "every-50"\norder = "shuffled"\nseed = 7', methods=METHODS)
     assert parse_suite(made.to_toml()) == made

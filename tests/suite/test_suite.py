@@ -1,4 +1,4 @@
-"""A suite file says what one evaluation is; what it shares is filled in, and what is in it comes back as it was."""
+"""A suite file defines one evaluation: shared values are filled in, and a suite written to a file reads back equal."""
 
 import re
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_smoke_has_three_domains() -> None:
     assert (len(suite.domains), len(suite.methods), len(suite.groups)) == (3, 2, 3)
 
 
-def test_shipped_have_descriptions() -> None:
+def test_shipped_suites_have_descriptions() -> None:
     for name in suite_names():
         suite = load_suite(name)
         assert suite.name == name
@@ -76,7 +76,7 @@ def test_paper_matches_publication() -> None:
     assert {(one.snr_db, one.offset, one.snr_convention) for one in recordings} == {(10.0, "start", "exact")}
 
 
-def test_paper_ablations_share_domains() -> None:
+def test_paper_variants_share_domains() -> None:
     paper = load_suite("paper")
     for name in ("paper-ablations", "paper-tiny", "paper-small", "paper-large"):
         assert load_suite(name).domains == paper.domains
@@ -96,7 +96,7 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
     child = tmp_path / "child.toml"
     child.write_text('extends = "base/layers.toml"\nname = "child"\nruntime = { workers = 5 }\n')
     base, suite = load_suite(str(tmp_path / "base" / "layers.toml")), load_suite(str(child))
-    assert suite.domains == base.domains  # the folder corpus lies beside the file that names it
+    assert suite.domains == base.domains  # the folder's path is relative to the file that names it
     assert (suite.name, suite.runtime.batch_size, suite.runtime.workers) == ("child", 3, 5)
     child.write_text('extends = "base/layers.toml"\nname = "child"\nmodel = { name = "org/other" }\n')
     assert load_suite(str(child)).model.revision is None
@@ -122,7 +122,7 @@ def test_extending_inherits_unset_values(tmp_path: Path) -> None:
         ('extends = "demo"\nname = "x"\nadaptation = { steps = 0 }\n', r"adaptation.steps"),
     ],
 )
-def test_mistake_in_extends_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_invalid_extends_is_refused(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UsageError, match=message):
@@ -183,7 +183,7 @@ def test_limit_override_beats_file(suite_file: SuiteFile) -> None:
 
 
 @pytest.mark.parametrize("name", suite_names())
-def test_written_file_reads_back_equal(name: str) -> None:
+def test_suite_roundtrips_through_toml(name: str) -> None:
     suite = load_suite(name, limit=5)
     assert parse_suite(suite.to_toml()) == suite
 
@@ -205,7 +205,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("line", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_mistake_names_field_and_choices(line: str, words: list[str]) -> None:
+def test_error_names_field_and_choices(line: str, words: list[str]) -> None:
     text = LAYERS.replace("[defaults]", f"[adaptation]\n{line}\n[defaults]")
     with pytest.raises(UsageError) as refusal:
         parse_suite(text, origin="layers.toml")
@@ -254,7 +254,7 @@ REPLACEMENTS = {
 
 
 @pytest.mark.parametrize(("there", "instead", "words"), REPLACEMENTS.values(), ids=REPLACEMENTS)
-def test_mistakes_are_refused_clearly(there: str, instead: str, words: list[str]) -> None:
+def test_invalid_suite_is_explained(there: str, instead: str, words: list[str]) -> None:
     assert there in LAYERS
     with pytest.raises(UsageError) as refusal:
         parse_suite(LAYERS.replace(there, instead), origin="layers.toml")
@@ -300,7 +300,7 @@ def test_documented_methods_are_valid() -> None:
     assert [choice.name for choice in suite.methods][2:] == ["late-credit", "encoder-only", "sampled+mbr", "mbr-64"]
 
 
-def test_runtime_offers_choices() -> None:
+def test_runtime_accepts_named_choices() -> None:
     text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
     runtime = parse_suite(text).runtime
     assert (runtime.batch_size, runtime.trace) == ("auto", "metrics")
@@ -316,7 +316,7 @@ def test_runtime_offers_choices() -> None:
         ("[runtime]", "[adaptation]\nearly_stop = inf\n[runtime]", ["adaptation.early_stop is inf", "finite"]),
     ],
 )
-def test_runtime_mistake_is_refused(there: str, instead: str, words: list[str]) -> None:
+def test_invalid_choice_is_refused(there: str, instead: str, words: list[str]) -> None:
     text = LAYERS.replace("[defaults]", '[runtime]\nbatch_size = "auto"\ntrace = "metrics"\n[defaults]')
     assert there in text
     with pytest.raises(UsageError) as refusal:
@@ -329,7 +329,7 @@ def test_single_domain_adds_no_others(suite_file: SuiteFile) -> None:
     assert [domain.name for domain in load_suite(str(suite_file(CLEAN))).domains] == ["clean"]
 
 
-def test_all_domains_wrong_lists_mistakes(suite_file: SuiteFile) -> None:
+def test_errors_of_all_domains_are_listed(suite_file: SuiteFile) -> None:
     with pytest.raises(UsageError) as refusal:
         load_suite(str(suite_file(CLEAN.replace("path", "pth"))))
     assert "has 2 mistakes" in str(refusal.value)
@@ -363,7 +363,7 @@ def test_runtime_out_of_range_is_refused(line: str, words: str) -> None:
         ("[" + " . ".join(['"a"'] * 1_000) + "]", "a key has more than 50 dotted parts"),
     ],
 )
-def test_absurd_nesting_is_refused(text: str, reason: str) -> None:
+def test_deep_nesting_is_refused(text: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         parse_suite(text)
 

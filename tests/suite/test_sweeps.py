@@ -1,4 +1,4 @@
-"""A sweep makes a method of each combination of its values, named by them."""
+"""A sweep adds a method for each combination of its values, and names it after them."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def suite(method: str) -> Suite:
 def test_each_combination_is_a_method() -> None:
     swept = "sweep = { learning_rate = [1e-4, 1e-3], steps = [5, 10] }"
     made = suite('{ name = "em-tok-b", adaptation = { candidates = 4 }, ' + swept + " }")
-    assert [choice.name for choice in made.methods] == [  # options in their usual order, however they are written
+    assert [choice.name for choice in made.methods] == [  # options in a fixed order, however they are written
         "source",
         "em-tok-b+steps-5+learning_rate-0.0001",
         "em-tok-b+steps-5+learning_rate-0.001",
@@ -42,7 +42,7 @@ def test_each_combination_is_a_method() -> None:
     assert len(set(cells[0])) == 5
 
 
-def test_switches_and_small_numbers_are_names() -> None:
+def test_names_contain_booleans_and_numbers() -> None:
     made = suite('{ name = "mine", credit = "to-go", sweep = { redraw = [true, false], epsilon = [1e-8] } }')
     assert [choice.name for choice in made.methods[1:]] == [
         "mine+epsilon-1e-08+redraw-true",

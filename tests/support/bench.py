@@ -1,4 +1,4 @@
-"""A suite planned and prepared, whose cells are evaluated one by one."""
+"""A planned and prepared suite, whose cells are evaluated one by one."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RUN = "run"
 
 
 class Bench:
-    """A suite planned and prepared, whose cells are evaluated one by one."""
+    """A planned and prepared suite, whose cells are evaluated one by one."""
 
     def __init__(self, suite: Suite, store: Path) -> None:
         self.suite, self.store = suite, Store.open(store, create=True)
@@ -32,11 +32,11 @@ class Bench:
         return cell.key(RUN)
 
     def evaluate(self, method: str, stop_after: int | None = None) -> dict[str, HypothesisRow]:
-        """Evaluate the cell of a method, stopping after so many shards, and return what is done."""
+        """Evaluate the cell of a method, stopping after `stop_after` shards, and return the finished rows."""
         return self.evaluate_cell(self.cells[method], stop_after)
 
     def evaluate_cell(self, cell: Cell, stop_after: int | None = None) -> dict[str, HypothesisRow]:
-        """Evaluate a cell, where a method has several."""
+        """Evaluate a cell, for methods that have several."""
         shards = 0
 
         def stop() -> bool:

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests of pages, which notes whatever a page says or asks for."""
+"""A headless Chromium for tests of pages, which records what a page logs and requests."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def executable() -> str:
-    """Return the browser of this machine.
+    """The browser of this machine.
 
-    Where there is none, a test fails: what it promises would go untried. Only CI, whose machines are chosen elsewhere,
-    may do without.
+    If there is none, the test fails, as what it promises would not be tested. Only in CI, whose machines are chosen
+    elsewhere, is it skipped.
     """
     found = os.environ.get("EMTTA_TEST_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
@@ -31,7 +31,7 @@ def executable() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run the browser."""
+    """Run the browser inside the `with` block."""
     path = executable()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
@@ -43,24 +43,24 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Seen:
-    """A page that is open, with what it said on the console and asked for besides itself."""
+    """An open page, with its console messages, and its requests for anything but itself."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def contrasts(self) -> list[tuple[float, float, str]]:
-        """Return contrast, font size and text of each text of the page that can be seen (WCAG 2.2, 1.4.3)."""
+        """Contrast, font size and text of each visible text of the page (WCAG 2.2, 1.4.3)."""
         return [tuple(row) for row in self.page.evaluate(_CONTRASTS)]
 
     def texts(self, selector: str) -> list[str]:
-        """Return the texts of the elements that can be seen."""
+        """The texts of the visible elements."""
         return [element.inner_text() for element in self.page.locator(selector).all() if element.is_visible()]
 
 
 @contextmanager
 def opened(browser: Browser, url: str, *, width: int = 1280, scheme: str = "light", **options: Any) -> Iterator[Seen]:
-    """Open a page in a window of its own."""
+    """Open a page in its own window."""
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme, **options)
     try:
         page = context.new_page()
@@ -76,7 +76,7 @@ def opened(browser: Browser, url: str, *, width: int = 1280, scheme: str = "ligh
 
 
 def kept(name: str, folder: Path) -> Path:
-    """Return where a picture of a page is kept: the folder EMTTA_TEST_ARTEFACTS, or the test's own."""
+    """Where to keep a picture of a page: in the folder EMTTA_TEST_ARTEFACTS, or in the test's own."""
     place = Path(os.environ.get("EMTTA_TEST_ARTEFACTS") or folder)
     place.mkdir(parents=True, exist_ok=True)
     return place / name

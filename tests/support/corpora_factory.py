@@ -1,4 +1,4 @@
-"""Miniature corpora, in exactly the layouts in which the real ones are published."""
+"""Miniature corpora in exactly the layouts of the published ones."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ TEXTS = ("SEVEN SMALL BOATS", "THE QUICK BROWN FOX", "NOBODY KNOWS WHERE", "IT I
 
 
 def sound(seconds: float, *, form: str = "FLAC", rate: int = 16_000, channels: int = 1, hertz: float = 220.0) -> bytes:
-    """Return a tone as an audio file."""
+    """A tone as an audio file."""
     time = np.arange(round(seconds * rate)) / rate
     tone = 0.3 * np.sin(2 * np.pi * hertz * time) * (0.6 + 0.4 * np.sin(6 * time))
     file = io.BytesIO()
@@ -23,7 +23,7 @@ def sound(seconds: float, *, form: str = "FLAC", rate: int = 16_000, channels: i
 
 
 def piped(mp3: bytes) -> bytes:
-    """Return an MP3 file as ffmpeg writes it into a pipe: with a tag, and without the frame that says its length."""
+    """An MP3 file as ffmpeg writes it to a pipe: with a tag, and without the frame that states its length."""
     assert b"Info" in mp3[:40] or b"Xing" in mp3[:40]
     tag = b"ID3\x04\x00\x00\x00\x00\x00\x23TSSE\x00\x00\x00\x0f\x00\x00\x03Lavf60.16.100\x00".ljust(45, b"\0")
     return tag + mp3[mp3.index(mp3[:2], 4) :]
@@ -39,12 +39,12 @@ def put(root: Path, files: Mapping[str, bytes | str]) -> Path:
 
 
 def marked(text: str, *parts: str) -> str:
-    """Return a transcript that says of which split, language or microphone it is, where that is not the usual one."""
+    """A transcript that names its split, language or microphone, except the usual ones."""
     return " ".join([text, *(part for part in parts if part not in ("test", "german", "pt", "de_de", "ihm"))])
 
 
 def librispeech_rows(count: int = 6) -> list[dict[str, Any]]:
-    """Return rows of `openslr/librispeech_asr`: the utterances of two speakers, each 0.1 s longer than the last."""
+    """Rows of `openslr/librispeech_asr`: utterances of two speakers, each 0.1 s longer than the previous one."""
     rows = []
     for index in range(count):
         speaker, chapter = (1688, 142285) if index < (count + 1) // 2 else (367, 130732)
@@ -63,7 +63,7 @@ def librispeech_rows(count: int = 6) -> list[dict[str, Any]]:
 
 
 def librispeech_folder(root: Path, split: str = "test-other", count: int = 6) -> Path:
-    """Make `LibriSpeech/<split>` as https://www.openslr.org/12 gives it, and return the folder `LibriSpeech`."""
+    """Write `LibriSpeech/<split>` in the layout of https://www.openslr.org/12, and return the folder `LibriSpeech`."""
     files: dict[str, bytes | str] = {}
     for row in librispeech_rows(count):
         place = f"LibriSpeech/{split}/{row['speaker_id']}/{row['chapter_id']}"
@@ -74,7 +74,7 @@ def librispeech_folder(root: Path, split: str = "test-other", count: int = 6) ->
 
 
 def librispeech_hub(hub: Hub, rows: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> str:
-    """Commit `openslr/librispeech_asr`, whose configurations are `all`, `clean` and `other`; return the commit."""
+    """Commit `openslr/librispeech_asr` with the configurations `all` and `other`, and return the commit."""
     shown = librispeech_rows() if rows is None else rows
     return hub.commit(
         "openslr/librispeech_asr",
@@ -93,7 +93,7 @@ def librispeech_hub(hub: Hub, rows: Sequence[Mapping[str, Any]] | None = None, *
 
 
 def mls_utterances(language: str, split: str) -> dict[str, str]:
-    """Return the transcripts of a split of a language by id: of two speakers."""
+    """The transcripts of a split of a language, by id; there are two speakers."""
     speakers = ((1844, 931), (1844, 931), (2422, 1234))
     return {
         f"{speaker}_{book}_{index:06d}": marked(f"sieben kleine boote {index}", language, split)
@@ -102,7 +102,7 @@ def mls_utterances(language: str, split: str) -> dict[str, str]:
 
 
 def mls_folder(root: Path, language: str = "german", split: str = "test", *, opus: bool = False) -> Path:
-    """Make `mls_<language>/<split>` as https://www.openslr.org/94 gives it."""
+    """Write `mls_<language>/<split>` in the layout of https://www.openslr.org/94."""
     top, ending, form = (f"mls_{language}_opus", "opus", "OGG") if opus else (f"mls_{language}", "flac", "FLAC")
     files: dict[str, bytes | str] = {f"{top}/{split}/segments.txt": "", f"{top}/metainfo.txt": ""}
     texts = mls_utterances(language, split)
@@ -114,7 +114,7 @@ def mls_folder(root: Path, language: str = "german", split: str = "test", *, opu
 
 
 def mls_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("german", "test"), ("dutch", "test"))) -> str:
-    """Commit `facebook/multilingual_librispeech` with these splits, each a language and a name."""
+    """Commit `facebook/multilingual_librispeech` with these parts, each a language and a split."""
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
         rows = [
@@ -145,9 +145,9 @@ def l2arctic_folder(
     top: str = "l2arctic_release_v5.0",
     nested: bool = False,
 ) -> Path:
-    """Make the folder of L2-ARCTIC, version 5: a folder a speaker, WAV at 44.1 kHz, annotations beside.
+    """Write the folder of L2-ARCTIC, version 5: a folder per speaker, with WAV at 44.1 kHz and annotations.
 
-    Where it is `nested`, each speaker's archive was extracted into a folder of the archive's name.
+    If `nested`, each speaker's archive was extracted into a folder with the archive's name.
     """
     files: dict[str, bytes | str] = {f"{top}/README.md": "", f"{top}/LICENSE": ""}
     for place, speaker in enumerate(speakers):
@@ -161,7 +161,7 @@ def l2arctic_folder(
 
 
 def common_voice_rows(language: str, split: str) -> list[dict[str, str]]:
-    """Return speaker, clip and sentence of each row of a table of Common Voice."""
+    """The speaker, clip and sentence of each row of a table of Common Voice."""
     first = {"test": 1000, "validation": 2000, "train": 3000}[split]
     return [
         {
@@ -176,7 +176,7 @@ def common_voice_rows(language: str, split: str) -> list[dict[str, str]]:
 def common_voice_folder(
     root: Path, language: str = "pt", split: str = "test", release: str = "cv-corpus-22.0-2025-06-20"
 ) -> Path:
-    """Make a split of a release of Common Voice as Mozilla gives it, `dev.tsv` empty: tables, and clips as MP3."""
+    """Write a split of a Common Voice release in Mozilla's layout: tables, with an empty `dev.tsv`, and MP3 clips."""
     home = f"{release}/{language}"
     header = "client_id\tpath\tsentence_id\tsentence\tsentence_domain\tup_votes\tdown_votes\tage\tgender\tlocale\n"
     table, files = header, dict[str, bytes | str]({f"{home}/dev.tsv": header})
@@ -189,7 +189,10 @@ def common_voice_folder(
 def common_voice_hub(
     hub: Hub, parts: Sequence[tuple[str, str]] = (("pt", "test"), ("pt", "train")), *, card: bool = True
 ) -> str:
-    """Commit `fixie-ai/common_voice_17_0` with these splits, each a language and a name; a card names them or not."""
+    """Commit `fixie-ai/common_voice_17_0` with these parts, each a language and a split.
+
+    `card`: whether the data set card lists them.
+    """
     chunk = "chunk-range-000000000-000000003"
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
@@ -214,7 +217,7 @@ def common_voice_hub(
 
 
 def fleurs_files(language: str = "de_de", split: str = "test") -> tuple[dict[str, bytes], str]:
-    """Return the audio by name, and the table, of a split of a language of FLEURS."""
+    """The audio by name, and the table, of a split of a language of FLEURS."""
     first = {"test": 10**17, "dev": 2 * 10**17, "train": 3 * 10**17}[split]
     audio = {f"{first + index}.wav": sound(0.3 + 0.1 * index, form="WAV") for index in range(3)}
     table = ""
@@ -225,9 +228,9 @@ def fleurs_files(language: str = "de_de", split: str = "test") -> tuple[dict[str
 
 
 def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),), *, card: bool = True) -> str:
-    """Commit `google/fleurs` with these splits, each a language and a name: Parquet, and a table as it was before.
+    """Commit `google/fleurs` with these parts, each a language and a split: as Parquet, and as the earlier table.
 
-    A card names them or not.
+    `card`: whether the data set card lists them.
     """
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()
     for language, split in parts:
@@ -247,7 +250,7 @@ def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),)
 
 
 def fleurs_folder(root: Path, language: str = "de_de", split: str = "test") -> Path:
-    """Make a clone of `google/fleurs` whose archive is extracted where it lies."""
+    """Write a clone of `google/fleurs` with its archive extracted in place."""
     audio, table = fleurs_files(language, split)
     home = f"fleurs/data/{language}"
     extracted = {f"{home}/audio/{split}/{name}": content for name, content in audio.items()}
@@ -255,12 +258,12 @@ def fleurs_folder(root: Path, language: str = "de_de", split: str = "test") -> P
 
 
 def tedlium_folder(root: Path, split: str = "test", *more: str) -> Path:
-    """Make `TEDLIUM_release-3/legacy/<split>` as https://www.openslr.org/51 gives it: talks, and where to cut them.
+    """Write `TEDLIUM_release-3/legacy/<split>` in the layout of https://www.openslr.org/51: talks, and their segments.
 
     Args:
-        root: where.
-        split: which.
-        more: the texts of more pieces of the talk, from its beginning.
+        root: the folder to write to.
+        split: the split.
+        more: the texts of more segments of the talk, from its beginning.
     """
     late = marked("it 's <unk> late", split)
     lines = [
@@ -277,7 +280,7 @@ def tedlium_folder(root: Path, split: str = "test", *more: str) -> Path:
 
 
 def tedlium_hub(hub: Hub, *more: str) -> str:
-    """Commit the test split of TED-LIUM as the hub's Open ASR Leaderboard has it, with more rows of these texts."""
+    """Commit the test split of TED-LIUM as in the hub's Open ASR Leaderboard, with more rows for these texts."""
     rows = [
         {
             "audio": {"bytes": sound(0.5, form="WAV"), "path": "AlGore_2009.wav"},
@@ -294,9 +297,9 @@ def tedlium_hub(hub: Hub, *more: str) -> str:
 
 
 def ami_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("ihm", "test"),), *, branch: str = "main") -> str:
-    """Commit `edinburghcstr/ami` with these splits, each a microphone and a name.
+    """Commit `edinburghcstr/ami` with these parts, each a microphone and a split.
 
-    On the branch of the hub's conversion, files are named as that names them.
+    On another branch, files are named as in the hub's conversion to Parquet.
     """
     name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
     files, configs = dict[str, bytes](), dict[str, dict[str, str]]()

@@ -1,4 +1,4 @@
-"""Speech of the suite `demo`, prepared as a run prepares it."""
+"""Speech of the suite `demo`, prepared as in a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class DemoSpeech:
     """Utterances of several domains.
 
     Attributes:
-        waveforms: at 16 kHz.
-        languages: of each.
-        ids: of each, with its domain before it.
-        transcripts: of each.
+        waveforms: one per utterance, at 16 kHz.
+        languages: one per utterance.
+        ids: one per utterance, prefixed with its domain.
+        transcripts: one per utterance.
     """
 
     waveforms: list[NDArray[np.float32]]

@@ -1,4 +1,4 @@
-"""One corpus in each of the forms that a folder may have, for the tests that it stays the same corpus."""
+"""One corpus in each form that a folder may have, to test that it stays the same corpus."""
 
 import csv
 import gzip
@@ -15,7 +15,7 @@ from emtta_core.corpora.folder import Folder
 
 @dataclass(frozen=True)
 class Said:
-    """An utterance: a file below the corpus's folder, or a segment of it."""
+    """An utterance: a file in the corpus's folder, or a segment of one."""
 
     path: str
     text: str
@@ -23,7 +23,7 @@ class Said:
     language: str = "en"
     speaker: str = "s"
     begin: float | None = None
-    seconds: float = 0.0  # of the utterance
+    seconds: float = 0.0  # the duration of the utterance
     accent: str = ""
 
 
@@ -85,7 +85,7 @@ def kaldi(folder: Path, said: Sequence[Said]) -> Folder:
 
 
 def lhotse(folder: Path, said: Sequence[Said]) -> Folder:
-    """As `lhotse` writes cuts; the audio must be there."""
+    """Write cuts with `lhotse`; the audio must exist."""
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
     cuts = []

@@ -1,4 +1,4 @@
-"""Random models of kinds that the generic path takes, in the layout that `from_pretrained` reads, made on the spot."""
+"""Random models of kinds that the generic path supports, in the layout that `from_pretrained` reads."""
 
 import json
 import math
@@ -37,7 +37,7 @@ CHAT = (
 
 
 def make_moonshine(folder: Path, **changes: Any) -> Path:
-    """Write a random Moonshine, of which a part of each head's columns is turned, to `folder` and return it."""
+    """Write a random Moonshine, with rotary embeddings in a part of each head, to `folder` and return it."""
     tokenizer = make_tokenizer(folder, "<unk>", "<s>", "</s>")
     settings = {
         "hidden_size": 32,
@@ -54,7 +54,7 @@ def make_moonshine(folder: Path, **changes: Any) -> Path:
         "eos_token_id": 2,
     }
     config = MoonshineConfig(vocab_size=len(tokenizer), **(settings | changes))
-    # What it says depends on positions and on what it hears, and it ends where else it would say its seventh token.
+    # Its output depends on positions and on the audio, and ends where its seventh token would otherwise be.
     strength = 4.0 * (32 / config.hidden_size) ** 0.5
     factors = dict.fromkeys(("embed_tokens", "fc", "_proj"), strength)
     network = _random(MoonshineForConditionalGeneration, config, factors)
@@ -91,7 +91,7 @@ def make_qwen2_audio(folder: Path) -> Path:
 
 
 def make_glmasr(folder: Path) -> Path:
-    """Write a random GLM-ASR, whose processor makes the request for a transcript, to `folder` and return it."""
+    """Write a random GLM-ASR, whose processor builds the request for a transcript, to `folder` and return it."""
     special = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>")
     tokenizer = make_tokenizer(folder, *special, pad_token="<|endoftext|>", eos_token="<|im_end|>")
     audio = {
@@ -140,7 +140,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
     "qwen2_audio": make_qwen2_audio,
     "wav2vec2": make_wav2vec2,
 }
-"""Of each kind, what makes one."""
+"""By kind, the function that writes one."""
 
 
 def make_tokenizer(folder: Path, *special: str, **options: Any) -> PreTrainedTokenizerFast:
@@ -177,8 +177,8 @@ def _write(kind: Any, config: Any, folder: Path, generation: GenerationConfig | 
 
 
 def _random(kind: Any, config: Any, factors: Mapping[str, float] = MappingProxyType({})) -> Any:
-    # Weights so large that distributions are neither flat nor certain, and sound outweighs the last token; by `factors`
-    # larger still where a name has a key of it.
+    # The weights are so large that distributions are neither flat nor certain, and that audio outweighs the last token.
+    # `factors` multiplies those whose names contain its keys.
     torch.manual_seed(0)
     network = kind(config).eval()
     with torch.no_grad():

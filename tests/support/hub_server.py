@@ -1,7 +1,7 @@
-"""A server on this machine that speaks what `huggingface_hub` and `datasets` ask of the Hugging Face hub.
+"""A local server that answers `huggingface_hub` and `datasets` like the Hugging Face hub.
 
-It has data sets with branches and commits, card, gates and tokens, and answers as the hub does: the same addresses,
-headers and error codes (https://huggingface.co/docs/hub/api, and the source of `huggingface_hub`).
+It has data sets with branches and commits, cards, gates and tokens, and the hub's addresses, headers and error codes
+(https://huggingface.co/docs/hub/api, and the source of `huggingface_hub`).
 """
 
 import hashlib
@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import yaml
 
 TOKEN = "hf_allowed"
-"""The token that opens gated data sets."""
+"""The token that gives access to gated data sets."""
 
 
 @dataclass
 class DataSet:
-    """A data set: its commits, its branches, and whether terms must be accepted."""
+    """A data set: its commits, its branches, and whether its terms must be accepted."""
 
     gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -36,14 +36,14 @@ class DataSet:
 
 
 class Hub:
-    """The hub's data sets, and what was asked for."""
+    """The hub's data sets and models, and the requests that it received."""
 
     def __init__(self) -> None:
         self.sets: dict[str, DataSet] = {}
         self.models: dict[str, DataSet] = {}
         self.asked: list[str] = []
         self.status: int | None = None
-        """What every request is answered with; None for the truth."""
+        """The status of every response; None: the regular one."""
         self.url = ""
 
     def commit(
@@ -57,15 +57,15 @@ class Hub:
         declared: Mapping[str, int] | None = None,
         model: bool = False,
     ) -> str:
-        """Commit files to a branch of a data set or a model, which has no others then, and return the commit.
+        """Commit files to a branch of a data set or a model, as its only files, and return the commit.
 
         Args:
-            name: the data set.
+            name: the data set or model.
             files: content by path.
-            configs: of the card: the pattern of each split's files by configuration.
+            configs: for the card: by configuration, the pattern of each split's files.
             gated: whether terms must be accepted.
-            branch: which.
-            declared: sizes that the list of files tells in place of the true ones.
+            branch: the branch.
+            declared: sizes that the list of files states instead of the true ones.
             model: whether it is a model.
         """
         card: dict[str, Any] = {"license": "apache-2.0" if model else "cc-by-4.0"}
@@ -88,7 +88,7 @@ class Hub:
 
 
 def parquet(rows: Sequence[Mapping[str, Any]], group: int = 4) -> bytes:
-    """Return rows as a Parquet file like those on the hub: audio as bytes and path, told to `datasets` as audio."""
+    """Rows as a Parquet file like those on the hub: audio as bytes and path, declared as audio to `datasets`."""
     table = pa.Table.from_pylist([dict(row) for row in rows])
     features: dict[str, Any] = {
         name: {"dtype": str(table.schema.field(name).type), "_type": "Value"} for name in table.column_names
@@ -102,7 +102,7 @@ def parquet(rows: Sequence[Mapping[str, Any]], group: int = 4) -> bytes:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    """Serve a hub on a port of this machine inside the `with` block."""
+    """Serve a hub on a local port inside the `with` block."""
     hub = Hub()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         self._answer(body=True)

@@ -1,4 +1,4 @@
-"""Prepared utterances, some of them longer than the model's window, and what adapting to them comes to."""
+"""Prepared utterances, some of them longer than the model's window, and the results of adapting to them."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
-"""A GPU in the mind: tensors that say they are on `cuda:0`, whose arithmetic a CPU does.
+"""A pretend GPU: its tensors report `cuda:0` as their device, and a CPU does the arithmetic.
 
-It holds torch to a GPU's rules of where tensors are. What mixes them with tensors in the machine's own memory is
-refused as CUDA refuses it; what makes the host wait, and how much memory is held, is counted. It has no kernels of a
-GPU's, and so shows none of their limits, nothing of their rounding, and no speed.
+It enforces a GPU's rules on where tensors are: mixing its tensors with those of the host fails as in CUDA. It counts
+how often the host waits, and how much memory is in use. As it has no GPU kernels, it shows nothing of their limits,
+rounding or speed.
 """
 
 import weakref
@@ -19,26 +19,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 NAME = torch.device("cuda:0")
 
 COPIES = {"_to_copy", "copy_"}
-"""What may have tensors on both sides."""
+"""Operations that accept tensors on both devices."""
 
 INDEXING = {"index", "index_put_", "index_put", "_index_put_impl_"}
-"""What takes its indices from either side."""
+"""Operations that accept indices on either device."""
 
 FILLING = {"fill_", "masked_fill", "masked_fill_", *INDEXING}
-"""What takes one number from either side, as whatever works element by element does."""
+"""Operations that accept a single number from either device, as pointwise operations do."""
 
 WAITS = {"_local_scalar_dense", "_unique2", "bincount", "equal", "masked_select", "nonzero", "unique_consecutive"}
-"""What brings numbers to the host, or has a result whose size depends on numbers."""
+"""Operations that copy numbers to the host, or whose result has a size that depends on numbers."""
 
 
 class OnAccelerator(Tensor):
     """A tensor on the device.
 
-    To torch's C++ its device is `meta`, which needs no driver; whoever asks in Python is told the accelerator's name.
+    In torch's C++, its device is `meta`, which needs no driver; Python code sees the accelerator's name.
 
     Attributes:
-        numbers: the tensor that has its numbers.
-        accelerator: whose memory it is in.
+        numbers: the tensor with its numbers.
+        accelerator: the device that it is on.
     """
 
     numbers: Tensor
@@ -79,29 +79,29 @@ class OnAccelerator(Tensor):
 def attention(
     query: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None = None, *, scale: float | None = None
 ) -> Tensor:
-    """Attend by the CPU's kernel, which torch does not choose for a device that has one of its own."""
+    """Attention by the CPU's kernel, which torch does not choose for a device that has its own."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     out: Tensor = kernel(query, keys, values, 0.0, False, attn_mask=attn_mask, scale=scale)[0]
     return out
 
 
 def listed(tensor: Tensor) -> Any:
-    """Return a tensor's numbers, which torch will not list of a tensor that it does not know."""
+    """A tensor's numbers as a list, which torch refuses for a type of tensor that it does not know."""
     return tensor.cpu().tolist()
 
 
 def taken(tensor: Tensor, index: Any) -> Tensor:
-    """Return what an index picks; torch makes its lists tensors of `meta`, which have no numbers."""
+    """The elements at an index; torch itself would convert lists to `meta` tensors, which have no numbers."""
     return tensor[with_tensors(index)]
 
 
 def put(tensor: Tensor, index: Any, value: Any) -> None:
-    """Set what an index picks."""
+    """Set the elements at an index."""
     tensor[with_tensors(index)] = value
 
 
 def with_tensors(index: Any) -> Any:
-    """Return an index whose lists are tensors of the host, as torch copies them to a GPU."""
+    """An index with lists converted to tensors of the host, as torch copies them to a GPU."""
     if isinstance(index, tuple):
         return tuple(map(with_tensors, index))
     return torch.tensor(index) if isinstance(index, list) else index
@@ -113,17 +113,17 @@ INSTEAD = {
     Tensor.__getitem__: taken,
     Tensor.__setitem__: put,
 }
-"""What is called in place of functions that look at a tensor's kind or device before any operation."""
+"""Replacements of functions that check a tensor's type or device before any operation."""
 
 
 class PretendAccelerator(TorchDispatchMode):
-    """The device, while it is entered.
+    """The device, active while it is entered.
 
     Attributes:
         waits: how often the host has waited for it.
         held: bytes of its memory in use.
-        most: the most that were at once.
-        room: bytes of its memory.
+        most: the peak of `held`.
+        room: its memory in bytes.
     """
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class PretendAccelerator(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor makes its tensor where no mode sees it
+        torch._C._set_only_lift_cpu_tensors(True)  # otherwise torch.tensor makes a tensor that no mode sees
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -147,7 +147,7 @@ class PretendAccelerator(TorchDispatchMode):
         return self.run(operation, args, kwargs or {})
 
     def run(self, operation: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Run an operation on the numbers, and put the result where a GPU would have it.
+        """Execute an operation on the numbers, and put the result where a GPU would.
 
         Raises:
             RuntimeError: it mixes tensors of the device with others.
@@ -164,13 +164,13 @@ class PretendAccelerator(TorchDispatchMode):
             kwargs = kwargs | {"device": torch.device("cpu")}
         args_of_numbers, kwargs_of_numbers = changed((args, kwargs), numbers_of)
         out = operation(*args_of_numbers, **kwargs_of_numbers)
-        # What works in place returns its first tensor, or nothing; `__rshift__` and its like do not.
+        # In-place operations return their first tensor, or nothing; `__rshift__` and the like are not in place.
         if name.endswith("_") and operation._schema.is_mutable:
             return None if out is None else args[0]
         return changed(out, self._take) if there else out
 
     def _check(self, name: str, operation: Any, args: Sequence[Any], given: Sequence[Tensor]) -> None:
-        """Refuse what is not on the device, but for indices and single numbers."""
+        """Refuse tensors that are not on the device, except indices and single numbers."""
         indices = args[1] if name in INDEXING and isinstance(args[0], OnAccelerator) else ()
         free = {id(index) for index in indices if index is not None and index.device.type == "cpu"}
         numbers = name in FILLING or torch.Tag.pointwise in operation.tags
@@ -183,10 +183,10 @@ class PretendAccelerator(TorchDispatchMode):
                 )
 
     def _take(self, numbers: Tensor) -> OnAccelerator:
-        """Return a tensor of the device with these numbers.
+        """A tensor of the device with these numbers.
 
         Raises:
-            OutOfMemoryError: it has no room for them.
+            OutOfMemoryError: there is no memory left for them.
         """
         storage = numbers.untyped_storage()
         if storage._cdata not in self._storages:
@@ -213,7 +213,7 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return arguments or results with their tensors changed (torch's own functions for it take most of the time)."""
+    """Arguments or results with their tensors changed (torch's own functions for this take most of the time)."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple | list):
@@ -222,12 +222,12 @@ def changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def numbers_of(tensor: Tensor) -> Tensor:
-    """Return the tensor that a CPU can compute with."""
+    """The tensor that a CPU can compute with."""
     return tensor.numbers if isinstance(tensor, OnAccelerator) else tensor
 
 
 def host_waits(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-    """Return whether the host waits for an operation on the device, beside the way of its result to the host."""
+    """Whether the host waits for an operation on the device, apart from copying its result to the host."""
     by_mask = name in INDEXING and any(part is not None and part.dtype == torch.bool for part in args[1])
     unsized = name == "repeat_interleave" and kwargs.get("output_size") is None
     return name in WAITS or by_mask or unsized
@@ -235,7 +235,7 @@ def host_waits(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
 
 @contextmanager
 def pretend_accelerator(patch: pytest.MonkeyPatch) -> Iterator[PretendAccelerator]:
-    """Yield the device, to which torch now answers for `cuda`."""
+    """Yield the device, which torch now uses for `cuda`."""
     with PretendAccelerator() as device:
         patch.setattr("torch.cuda._lazy_init", lambda: None)
         patch.setattr("torch.cuda.mem_get_info", lambda _: (device.room - device.held, device.room))

@@ -1,6 +1,6 @@
-"""Whisper in miniature: the layouts of published checkpoints, with their tokens, frames and layers, and tiny widths.
+"""Miniature Whispers: the tokens, frames and layers of published checkpoints, and tiny widths.
 
-The numbers are those of the config.json, preprocessor_config.json and generation_config.json of the named models at
+The numbers are from the config.json, preprocessor_config.json and generation_config.json of the named models at
 https://huggingface.co/openai and https://huggingface.co/distil-whisper; the weights are random.
 """
 
@@ -22,15 +22,15 @@ from transformers.models.whisper.configuration_whisper import NON_SPEECH_TOKENS,
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 WIDTH = 4
-"""Of a head; the published models have 64."""
+"""The width of a head; the published models have 64."""
 
 ENCODER_LAYERS, DECODER_LAYERS = 2, 4
-"""Layers that a miniature has at most, for they are all alike; few decoder layers are as published."""
+"""The maximum numbers of layers, as they are all alike; fewer decoder layers are kept as published."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What tells one published Whisper from another."""
+    """What distinguishes one published Whisper from another."""
 
     heads: int
     encoder_layers: int
@@ -110,12 +110,12 @@ def make_published(folder: Path, name: str) -> Path:
 
 
 def codes(layout: Layout) -> list[str]:
-    """Return the codes of the languages that a layout has tokens for, in the order of their ids."""
+    """The codes of the languages that a layout has tokens for, in the order of their ids."""
     return list(LANGUAGES)[: layout.languages]
 
 
 def make_tokenizer(folder: Path, layout: Layout) -> WhisperTokenizerFast:
-    """Save a tokenizer of the published size, with all special tokens at their places, to `folder`."""
+    """Save a tokenizer of the published size, with all special tokens at their published ids, to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     words = 50_256 if layout.english else 50_257
     vocabulary = _words(words)
@@ -140,7 +140,7 @@ def make_tokenizer(folder: Path, layout: Layout) -> WhisperTokenizerFast:
 
 @cache
 def _words(count: int) -> dict[str, int]:
-    """Return a vocabulary of so many made-up words, the bytes first; the token of the end is the one behind them."""
+    """A vocabulary of `count` made-up words, the bytes first, followed by the end token."""
     letters = sorted(ByteLevel.alphabet())
     words = letters + [f"Ġw{index}" for index in range(count - len(letters))]
     return {word: index for index, word in enumerate([*words, "<|endoftext|>"])}

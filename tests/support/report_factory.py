@@ -1,4 +1,4 @@
-"""A run whose figures are known, for the pages on it."""
+"""A run with known figures, for tests of pages."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def fill(
     methods: Sequence[str] = ("source", "greedy-em", "em-tok-b"),
     left_out: Sequence[tuple[str, str]] = (),
 ) -> None:
-    """Write a run of `ERRORS`, but the cells (domain, method) that are left out."""
+    """Write a run with `ERRORS`, without the cells (domain, method) in `left_out`."""
     begin_run(store, run_id, [(*where, method) for where in ERRORS for method in methods], utterances=3)
     for (group, domain), by_method in ERRORS.items():
         for method in methods:

@@ -1,9 +1,9 @@
-"""A server that speaks S3, on loopback and in a process of its own: moto's, which keeps its objects in memory.
+"""An S3 server on loopback, in its own process: moto, which keeps objects in memory.
 
     python tests/support/s3_server.py
 
-prints its address. It does one request after the other, so that a conditional PUT is one step, as it is in S3; moto
-looks and writes in two.
+prints its address. It handles one request at a time, so that a conditional PUT is atomic, as in S3; moto checks and
+writes in two steps.
 """
 
 import os
@@ -19,7 +19,7 @@ CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "nobody",
     "AWS_SECRET_ACCESS_KEY": "nothing",
     "AWS_REGION": "eu-central-1",
-    "AWS_EC2_METADATA_DISABLED": "true",  # or it is asked for credentials where there are none
+    "AWS_EC2_METADATA_DISABLED": "true",  # otherwise it is queried for credentials
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
@@ -31,7 +31,7 @@ class S3Server:
     """A running server.
 
     Attributes:
-        address: its URL, which is that of `AWS_ENDPOINT_URL`.
+        address: its URL, for `AWS_ENDPOINT_URL`.
     """
 
     def __init__(self, address: str) -> None:
@@ -39,11 +39,11 @@ class S3Server:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach the server."""
+        """The environment that a process needs to reach the server."""
         return {**CREDENTIALS, "AWS_ENDPOINT_URL": self.address}
 
     def client(self) -> Any:
-        """Return boto3's client: the store's own code takes no part in what it does."""
+        """A boto3 client, which shares no code with the store."""
         import boto3
 
         return boto3.client(
@@ -55,13 +55,13 @@ class S3Server:
         )
 
     def bucket(self) -> str:
-        """Return the name of a new bucket."""
+        """Create a bucket, and return its name."""
         name = f"bucket-{next(_numbers)}"
         self.client().create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         return name
 
     def objects(self, bucket: str) -> dict[str, bytes]:
-        """Return the content of every object in a bucket by its key."""
+        """The content of every object in a bucket, by key."""
         client = self.client()
         pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
         keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
@@ -70,7 +70,7 @@ class S3Server:
 
 @contextmanager
 def serving(log: Path) -> Iterator[S3Server]:
-    """Run a server inside the `with` block, its requests written to `log`."""
+    """Run a server inside the `with` block, with its requests logged to `log`."""
     with log.open("wb") as requests:
         process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, stderr=requests, text=True)
         try:

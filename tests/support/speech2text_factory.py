@@ -1,4 +1,4 @@
-"""Random Speech2Text checkpoints in the layout that `from_pretrained` reads, made on the spot."""
+"""Random Speech2Text checkpoints in the layout that `from_pretrained` reads."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def make_speech2text(
         embedding = model.model.decoder.embed_tokens.weight
         embedding.mul_(spread)
         embedding[config.pad_token_id] = spread * 0.02 * torch.randn(32)
-        # The end leans towards what the last LayerNorm adds, so that it comes now and then.
+        # The last LayerNorm leans towards the end token, so that it comes now and then.
         model.model.decoder.layer_norm.bias.add_(embedding[config.eos_token_id] / spread * 40)
     model.save_pretrained(folder)
     Speech2TextFeatureExtractor(feature_size=mel_bins, num_mel_bins=mel_bins, dither=dither).save_pretrained(folder)
@@ -59,7 +59,7 @@ def make_speech2text(
 
 
 def make_tokenizer(folder: Path, **options: object) -> Speech2TextTokenizer:
-    """Train sentence pieces on a few sentences, and save a tokenizer of them to `folder`."""
+    """Train SentencePiece on a few sentences, and save a tokenizer with its model to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

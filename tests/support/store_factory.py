@@ -1,4 +1,4 @@
-"""Small stores for tests: runs whose texts, and so whose errors, each test chooses."""
+"""Small stores for tests: each test chooses the texts of its runs, and so their errors."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,18 +10,18 @@ REFERENCE = "red green blue river"
 """Four words; `heard(n)` has n errors against it."""
 
 LANGUAGE = "en"
-"""Of every utterance, and of its normalizer."""
+"""The language of every utterance, and of its normalizer."""
 
 ERROR = "the waveform is silent"
 
 
 def heard(errors: int) -> str:
-    """Return a hypothesis with `errors` substitutions (0 to 4) against `REFERENCE`."""
+    """A hypothesis with `errors` substitutions (0 to 4) against `REFERENCE`."""
     return " ".join(["wrong"] * errors + REFERENCE.split()[errors:])
 
 
 def cell_id_of(domain: str, method: str, seed: int | None = None) -> str:
-    """Return the identity of a planned cell."""
+    """The identity of a planned cell."""
     return f"{domain}.{method}" + ("" if seed is None else f".{seed}")
 
 
@@ -37,9 +37,9 @@ def begin_run(
     scorer: str = "whisper",
     corpora: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the plan and the record of a run; `cells` are (group, domain, method), or those with a seed.
+    """Write the plan and the record of a run; `cells` are (group, domain, method), or with a seed as a fourth item.
 
-    The corpus of a domain is `corpus-<domain>`, unless `corpora` has another.
+    The corpus of a domain is `corpus-<domain>`, unless `corpora` names another.
     """
     store.write_plan(
         run_id,
@@ -99,22 +99,22 @@ def write_shard(
     """Write one shard of an attempt.
 
     Args:
-        store: where.
+        store: the store.
         key: the cell.
         texts: by utterance, the greedy hypothesis in each state, the unadapted first; None for an error.
         attempt: the attempt.
         shard: the shard.
-        cell_id: the plan's by default.
+        cell_id: by default, the one in the plan.
         reference: the transcript.
         scored: False for an attempt that was stopped between hypotheses and scores.
-        speaker: who speaks.
+        speaker: the speaker.
         flags: of each hypothesis.
-        seconds: that each took.
-        language: of each; by default `LANGUAGE`.
-        metadata: of each, as JSON.
-        audio_seconds: of each.
-        scorer: by which they are scored.
-        position: of the first in its stream; the others follow.
+        seconds: the time that each took.
+        language: of each utterance; by default `LANGUAGE`.
+        metadata: of each utterance, as JSON.
+        audio_seconds: the duration of each utterance.
+        scorer: the scorer.
+        position: the position of the first utterance in its stream; the others follow.
     """
     cell_id = cell_id or cell_id_of(key.domain, key.method, key.seed)
     language = language or LANGUAGE
@@ -160,7 +160,7 @@ def end_attempt(
     reached_end: bool = True,
     state: str | None = None,
 ) -> None:
-    """Write the record of an attempt, failed when there is an error; one that is killed does not reach the end."""
+    """Write the record of an attempt, which failed if there is an error; a killed one has not `reached_end`."""
     store.write_cell(
         key,
         CellRow(

@@ -1,4 +1,4 @@
-"""Random Whisper checkpoints in the layout that `from_pretrained` reads, made on the spot."""
+"""Random Whisper checkpoints in the layout that `from_pretrained` reads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +84,7 @@ def make_checkpoint(
                 parameter.mul_(10.0 * gain)
             elif name.endswith("bias"):
                 parameter.add_(0.05 * torch.randn_like(parameter))
-        # Position and sound outweigh the last token, else the tied embedding repeats one token for ever.
+        # Position and audio outweigh the last token; otherwise the tied embedding would repeat one token for ever.
         model.model.decoder.embed_positions.weight.mul_(120.0)
         for layer in model.model.decoder.layers:
             layer.encoder_attn.q_proj.weight.mul_(max(1.0, 4.0 * gain))
@@ -93,7 +93,7 @@ def make_checkpoint(
         embedding = model.model.decoder.embed_tokens.weight
         embedding[end] = 0.02 * torch.randn_like(embedding[end])  # the padding row is initialised to zero
         embedding.mul_(spread * gain)
-        # The later the position, the more it leans towards the end token.
+        # Later positions lean more towards the end token.
         lean = embedding[end] / embedding[end].norm()
         positions = model.model.decoder.embed_positions.weight
         positions.add_(end_bias * torch.linspace(0, 1, len(positions)).unsqueeze(1) * lean)
@@ -124,7 +124,7 @@ def make_checkpoint(
 def make_tokenizer(
     folder: Path, *, multilingual: bool = True, languages: Sequence[str] = LANGUAGES
 ) -> WhisperTokenizerFast:
-    """Train a byte-level BPE tokenizer on `SENTENCES`, give it Whisper's special tokens, and save it to `folder`."""
+    """Train a byte-level BPE tokenizer on `SENTENCES`, add Whisper's special tokens, and save it to `folder`."""
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(SENTENCES, vocab_size=320, min_frequency=1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def make_tokenizer(
 
 
 def sounds(seconds: Sequence[float], *, seed: int = 0) -> list[NDArray[np.float32]]:
-    """Return waveforms of the given durations at 16 kHz, each a gliding tone in noise, no two alike."""
+    """Waveforms of the given durations at 16 kHz, each a gliding tone in noise, no two alike."""
     rng = np.random.default_rng(seed)
     made = []
     for duration in seconds:

@@ -1,4 +1,4 @@
-"""On a Ray cluster of two nodes a run comes to the same rows, and a lost worker costs its shard alone."""
+"""A run on a Ray cluster of two nodes has the same rows as elsewhere, and a lost worker loses only its shard."""
 
 import os
 import re
@@ -52,7 +52,7 @@ UTTERANCES = 6
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Ray cluster of two nodes with a CPU each, whose Python finds another `tasks` first; gives its address."""
+    """A Ray cluster of two nodes with one CPU each, whose Python finds another `tasks` first; yields its address."""
     from ray.cluster_utils import Cluster
 
     project = tmp_path_factory.mktemp("project")
@@ -60,7 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # whatever token this machine has
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # so that any token of this machine is ignored
         patch.setenv("PYTHONPATH", f"{project}{os.pathsep}{ROOT}")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         found = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
@@ -73,7 +73,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def joined(cluster: str) -> Iterator[str]:
-    """The cluster, to which this process stays connected: workers stay too, and need not start again for each run."""
+    """The cluster, with this process connected to it, so that workers stay and need not start again for each run."""
     import ray
 
     ray.init(cluster, log_to_driver=False, configure_logging=False)
@@ -83,7 +83,7 @@ def joined(cluster: str) -> Iterator[str]:
 
 @pytest.fixture
 def slow_suite(suite_file: SuiteFile, speech: Speech) -> Path:
-    """A suite whose cell `clean/em-tok-b` has six shards that take their time, and is tried again once."""
+    """A suite whose cell `clean/em-tok-b` has six slow shards, and is retried once."""
     for index in range(3, UTTERANCES):
         speech.add(f"good{index}", tone(0.6 + 0.2 * index, 200 + 40 * index), "seven small boats")
     path = suite_file()
@@ -93,7 +93,7 @@ def slow_suite(suite_file: SuiteFile, speech: Speech) -> Path:
 
 
 def run(path: Path, store: Path, cluster: str | None, listener: Listener = ignore) -> State[Any]:
-    """Execute what is missing of the run `mine`: on a cluster, or in this process."""
+    """Execute the missing cells of the run `mine`, on a cluster or in this process."""
     if not store.exists():
         suite = load_suite(str(path))
         record(plan_run(suite, digest_of(suite.model), "mine"), Store.open(store, create=True))
@@ -108,7 +108,7 @@ def attempts(store: Path, method: str) -> list[CellRow]:
 
 
 def rows(store: Path) -> dict[tuple[str, str], tuple[object, ...]]:
-    """Return what was found for each utterance of each cell."""
+    """The results and error counts of each utterance of each cell."""
     opened, found = Store.open(store), {}
     for state in cell_states(opened, "mine"):
         key = state.cell.key("mine")
@@ -121,18 +121,18 @@ def rows(store: Path) -> dict[tuple[str, str], tuple[object, ...]]:
 
 
 def is_shard(event: Event) -> bool:
-    """Return whether an event tells of a shard of the slow cell that was just done."""
+    """Whether an event reports a new shard of the slow cell."""
     return isinstance(event, UtterancesDone) and event.method == "em-tok-b" and not event.resumed
 
 
 def workers() -> list[int]:
-    """Return the processes of Ray's that are at work on a cell of the run."""
+    """The PIDs of Ray's processes that are executing a cell."""
     found = subprocess.run(["pgrep", "-f", "^ray::evaluate-cell"], capture_output=True, text=True, check=False)
     return [int(pid) for pid in found.stdout.split()]
 
 
 def the_worker() -> int:
-    """Return the process that is at work alone, once the one of a cell that was just finished says so too."""
+    """The PID of the only process at work; waits until the process of a cell that has just finished is idle."""
     deadline = time.monotonic() + 10
     while len(found := workers()) != 1 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -176,7 +176,7 @@ def test_cluster_reports_to_own_server(
     assert found == [("COMPLETED", 3)]  # a domain and two cells
 
 
-def test_cluster_can_run_night(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_cluster_runs_nightly(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     heard = list[Event]()
     with channel.listening(heard.append):
         state = nightly(
@@ -192,7 +192,7 @@ def test_killed_worker_loses_only_shard(joined: str, slow_suite: Path, tmp_path:
 
     def kill(event: Event) -> None:
         finished = [row for row in attempts(store, "source") if row.state == "complete"]
-        if is_shard(event) and finished and len(struck) < 2:  # the first attempt, and the second
+        if is_shard(event) and finished and len(struck) < 2:  # in the first and the second attempt
             pid = the_worker()
             struck.append(pid)
             os.kill(pid, signal.SIGKILL)
@@ -234,7 +234,7 @@ def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -
     assert attempts(store, "em-tok-b")[-1].reused == stopped.done
 
 
-def test_ctrl_c_withdraws_waiting_cells(joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_waiting_cells(joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     import ray
 
     def work_of_somebody_else() -> None:
@@ -256,7 +256,7 @@ def test_ctrl_c_withdraws_waiting_cells(joined: str, suite_file: SuiteFile, spee
         ray.cancel(other, force=True)
 
 
-def test_overlong_cell_is_ended(joined: str, slow_suite: Path, tmp_path: Path) -> None:
+def test_overlong_cell_is_stopped(joined: str, slow_suite: Path, tmp_path: Path) -> None:
     slow_suite.write_text(slow_suite.read_text().replace("retries = 1", "retries = 0, timeout = 0.1"))
     state = run(slow_suite, tmp_path / "store", joined)
     assert "clean/em-tok-b: the attempt took longer than 0.1 s (runtime.timeout)" in str(state.message)
@@ -274,7 +274,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), MISTAKES.values(), ids=MISTAKES)
-def test_mistake_prints_only_message(
+def test_error_prints_only_message(
     arguments: list[str],
     code: int,
     words: str,
@@ -290,7 +290,7 @@ def test_mistake_prints_only_message(
     assert "Traceback" not in outcome.err
 
 
-def test_other_cluster_than_connected_is_refused(
+def test_second_cluster_is_refused(
     joined: str, suite_file: SuiteFile, speech: Speech, emtta: Command, tmp_path: Path
 ) -> None:
     words = ("run", suite_file(methods=("source",)), "--store", tmp_path / "store", "--runner", "ray", "--ray-address")
@@ -330,13 +330,13 @@ def test_unfit_machine_gives_reason(suite_file: SuiteFile, speech: Speech, tmp_p
 
 @pytest.fixture
 def ray_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Carry out a command that begins a node, with the options given, and return what it prints once it is up."""
+    """Runs a command that starts a node, with further options, and returns its output once the node is up."""
     import ray
 
-    ray.shutdown()  # connected to the cluster of other tests, this process would be refused another
+    ray.shutdown()  # a process that is connected to another test's cluster may use no other
     for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}.items():
         monkeypatch.setenv(name, value)
-    small = f"--node-ip-address 127.0.0.1 --object-store-memory {100 * 2**20} --block"  # ends with its process
+    small = f"--node-ip-address 127.0.0.1 --object-store-memory {100 * 2**20} --block"  # the node ends with its process
     with ExitStack() as stack:
 
         def begin(command: str, *options: str) -> str:

@@ -1,4 +1,4 @@
-"""Cells share a machine's cores as the suite says, else as suits the device."""
+"""Cells share a machine's cores as the suite says, or by default as suits the device."""
 
 import threading
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_cells_never_exceed_cpu_cores() -> None:
 @pytest.mark.parametrize(
     ("quota", "found"), [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("", None)]
 )
-def test_container_quota_limits_count(
+def test_container_quota_limits_cores(
     quota: str, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("emtta_core.cores.QUOTA", tmp_path / "none")
@@ -33,7 +33,7 @@ def test_container_quota_limits_count(
     assert cores() == (found or unlimited)
 
 
-def test_concurrent_cells_split_them() -> None:
+def test_concurrent_cells_split_cores() -> None:
     found: list[int] = []
 
     def look() -> None:

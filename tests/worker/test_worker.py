@@ -1,4 +1,4 @@
-"""Cells run in real processes of their own: whatever ends one costs its shard, is recorded, and the cell goes on."""
+"""Cells run in separate processes: if one dies, only its shard is lost, its end is recorded, and the cell continues."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ CPU = Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})
 
 
 class Bench:
-    """A planned and prepared run of two cells of six utterances, two a shard, on the tiny model."""
+    """A planned and prepared run of two cells on the tiny model, each with six utterances, two per shard."""
 
     def __init__(self, suite: Path, store: Path) -> None:
         self.store = Store.open(store, create=True)
@@ -66,10 +66,10 @@ def bench(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> Bench:
 
 
 class Shared:
-    """A pool whose process several tests have one after the other, for one takes seconds to start."""
+    """A pool whose process several tests use in turn, as one takes seconds to start."""
 
     def __init__(self) -> None:
-        self.hear: Listener = ignore  # of the test that has it
+        self.hear: Listener = ignore  # the listener of the current test
         self.pool = WorkerPool([CPU], lambda event: self.hear(event), never)
 
 
@@ -83,14 +83,14 @@ def shared() -> Iterator[Shared]:
 
 @pytest.fixture
 def pool(shared: Shared, bench: Bench) -> WorkerPool:
-    """The pool that tests share, whose events are those of this test's bench."""
+    """The shared pool, which sends its events to this test's bench."""
     shared.hear = bench.events.append
     return shared.pool
 
 
 @pytest.fixture
 def strike(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.Signals], None]:
-    """Have the working process of the shared pool sent a signal once, when its first shard is done."""
+    """Sends the working process of the shared pool a signal, once, when its first shard is done."""
 
     def listener(number: signal.Signals) -> None:
         struck = threading.Event()
@@ -98,7 +98,7 @@ def strike(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.S
 
         def listen(event: Event) -> None:
             bench.events.append(event)
-            if not working:  # looked for before the first shard: meanwhile the process works on
+            if not working:  # found before the first shard, as the process keeps working during the search
                 working.extend(children())
             if is_shard(event) and not struck.is_set():
                 struck.set()
@@ -115,7 +115,7 @@ def is_shard(event: Event) -> bool:
 
 
 def children() -> list[int]:
-    """Return the worker processes that this one has started."""
+    """The worker processes that this process has started."""
     found = subprocess.run(
         ["pgrep", "-P", str(os.getpid()), "-f", "emtta_core.worker"], capture_output=True, text=True, check=False
     )
@@ -128,7 +128,7 @@ def test_process_matches_local_results(bench: Bench, pool: WorkerPool, suite_fil
     for method in ("source", "em-tok"):
         report = pool.do(bench.job(method))
         assert (report.done, report.reused, report.errors) == (UTTERANCES, 0, 0)
-        assert pool.do(bench.job(method)).reused == UTTERANCES  # the same process, and nothing is done twice
+        assert pool.do(bench.job(method)).reused == UTTERANCES  # same process, and no work is repeated
     assert children() == process
     assert len(process) == 1
     for method in ("source", "em-tok"):
@@ -165,7 +165,7 @@ def test_killed_process_loses_only_shard(
         assert "Segmentation fault" in bench.log("em-tok")
 
 
-def test_closed_pool_starts_no_other(bench: Bench) -> None:
+def test_closed_pool_starts_no_process(bench: Bench) -> None:
     others, first = children(), threading.Event()
     pool = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never)
     with ThreadPoolExecutor(1) as threads:
@@ -184,7 +184,7 @@ def test_closed_pool_starts_no_other(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_hung_process_is_ended(bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None]) -> None:
+def test_hung_process_is_killed(bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None]) -> None:
     strike(signal.SIGSTOP)
     with pytest.raises(WorkerLostError, match=r"took longer than 20 s \(runtime.timeout\)"):
         pool.do(bench.job("em-tok", timeout=20))
@@ -192,7 +192,7 @@ def test_hung_process_is_ended(bench: Bench, pool: WorkerPool, strike: Callable[
     assert pool.do(bench.job("em-tok", timeout=200)).reused >= 2
 
 
-def test_invalid_answer_ends_process(bench: Bench, tmp_path: Path) -> None:
+def test_invalid_answer_kills_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "liar").mkdir()
     (tmp_path / "liar" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
     liar, others = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")}), children()
@@ -240,7 +240,7 @@ def test_lost_device_ends_process(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["process", "here"])
-def test_missing_model_is_failed_attempt(bench: Bench, pool: WorkerPool, where: str) -> None:
+def test_missing_model_fails_attempt(bench: Bench, pool: WorkerPool, where: str) -> None:
     job = bench.job("source").model_copy(update={"model_digest": "0123456789abcdef"})
     if where == "process":
         with pytest.raises(JobFailedError, match="planned with 0123456789abcdef"):
@@ -309,7 +309,7 @@ def test_orphan_exits_and_keeps_work(bench: Bench) -> None:
         assert pool.do(bench.job("em-tok")).reused == len(kept)
 
 
-def test_job_can_be_run_by_hand(bench: Bench, tmp_path: Path) -> None:
+def test_job_runs_by_hand(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(bench.job("source").model_dump_json())
     command = [sys.executable, "-m", "emtta_core.worker", str(tmp_path / "job.json")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -350,8 +350,8 @@ def test_processes_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads("cpu,cuda:3", workers=2) == ["16"] * 4
 
 
-def test_each_gpu_process_sees_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emtta_core.worker.devices._DRIVERS", ("null",))  # which is below every /dev
+def test_gpu_process_sees_only_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emtta_core.worker.devices._DRIVERS", ("null",))  # which exists in every /dev
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     first, second = choose_devices("auto", Runtime())
