@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# All that is measured on a GPU, in about eight minutes, on a machine that has torch, transformers, numpy and rich alone:
-# parity with the CPU, the benchmark, and real speech where its pieces (benchmarks/gpu_pack.py) were collected.
+# Run all GPU measurements, in about eight minutes, on a machine that needs only torch, transformers, numpy and rich:
+# parity with the CPU, the benchmark, and real speech, if its pieces (benchmarks/gpu_pack.py) have been collected.
 #
-#   bash benchmarks/gpu.sh collect PIECES   keep the pieces in that folder for a later call; as often as some arrive
-#   bash benchmarks/gpu.sh                  measure; results go to $OUT, by default to gpu-results
+#   bash benchmarks/gpu.sh collect PIECES   copy the pieces in that folder for a later call; may be called repeatedly
+#   bash benchmarks/gpu.sh                  measure, and write the results to $OUT (default: gpu-results)
 #
-# DEVICE=cpu CHECK=1 does the same at tiny sizes without a GPU. PACK is where pieces are kept, SECONDS_OF_SPEECH how long
-# the last part may begin rounds, PYTHON the interpreter.
+# DEVICE=cpu CHECK=1 runs the same at tiny sizes without a GPU. PACK is the folder of the collected pieces, PYTHON the
+# interpreter, and SECONDS_OF_SPEECH the time after which the last part starts no further round.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" TRANSFORMERS_OFFLINE=1 HF_HUB_OFFLINE=1
@@ -26,11 +26,11 @@ if [ "$device" = cuda ] && ! "$python" -c 'import sys, torch; sys.exit(not torch
 fi
 mkdir -p "$out"
 failed=0
-step() { # a name, the most seconds (a check may take longer), a command; the others go on where one fails
-    local name=$1 most=$2 begun=$SECONDS code=0
+step() { # arguments: a name, a time limit in seconds (longer for a check), a command; a failure does not stop the rest
+    local name=$1 limit=$2 started=$SECONDS code=0
     shift 2
-    timeout "${check:+1}$most" "$@" >"$out/$name.log" 2>&1 || code=$?
-    echo "$name: exit $code after $((SECONDS - begun)) s"
+    timeout "${check:+1}$limit" "$@" >"$out/$name.log" 2>&1 || code=$?
+    echo "$name: exit $code after $((SECONDS - started)) s"
     [ "$code" = 0 ] || { failed=1; tail -5 "$out/$name.log"; }
 }
 
