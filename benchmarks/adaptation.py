@@ -112,12 +112,12 @@ def chosen(work: Work, arguments: argparse.Namespace) -> Work:
         shape = work.shape and replace(TINY, mel=work.shape.mel)
         work = replace(work, **tiny, shape=shape, axes=TINY_AXES)
     fields = ("device", "utterances", "steps", "candidates", "batch_size", "references", "reference_utterances")
-    given: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         field: getattr(arguments, field) for field in fields if getattr(arguments, field) is not None
     }
     if arguments.precision:
-        given["precisions"] = (arguments.precision,)
-    return replace(work, **given)
+        overrides["precisions"] = (arguments.precision,)
+    return replace(work, **overrides)
 
 
 def run(name: str, work: Work, precision: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
@@ -147,14 +147,14 @@ class Contestant:
 
     Attributes:
         adapt: maps waveforms to their texts.
-        places: indices of the utterances that it is measured on.
+        indices: indices of the utterances that it is measured on.
         costs: the costs of its runs.
         texts: the texts of its last run.
         failure: why it could not be measured, if it could not.
     """
 
     adapt: Callable[[Sequence[Waveform]], list[str]]
-    places: Sequence[int]
+    indices: Sequence[int]
     costs: list[Cost] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     failure: str | None = None
@@ -164,7 +164,7 @@ class Contestant:
         if self.failure:
             return
         try:
-            cost, self.texts = timed(partial(self.adapt, [waveforms[place] for place in self.places]), device)
+            cost, self.texts = timed(partial(self.adapt, [waveforms[index] for index in self.indices]), device)
             self.costs.append(cost)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -198,7 +198,7 @@ def compare(name: str, work: Work, precision: str, arguments: argparse.Namespace
             for contestant in contestants.values():
                 contestant.run(waveforms, device)
         rows = rows_of(contestants, waveforms, work, model)
-    rows["ours"] |= {"batch_size": adapter.batch_size, "out_of_memory": warnings.said}
+    rows["ours"] |= {"batch_size": adapter.batch_size, "out_of_memory": warnings.messages}
     if method(arguments.method).candidates == "beam":  # sampled candidates differ
         for label in work.references:
             rows[label]["texts"] = agreement(ours, contestants[label])
@@ -258,15 +258,15 @@ def rows_of(
         if contestant.failure:
             rows[label] = {"not_measured": contestant.failure}
             continue
-        own = [waveforms[place] for place in contestant.places]
-        counted = own
+        subset = [waveforms[index] for index in contestant.indices]
+        counted = subset
         if label != "ours":  # processes one at a time, so a few are representative
-            counted = [own[place] for place in spread(own, COUNTED if work.shape is None else 1)]
+            counted = [subset[index] for index in spread(subset, COUNTED if work.shape is None else 1)]
         flops = operations(partial(contestant.adapt, counted)) / len(counted) / work.steps
-        audio = sum(len(waveform) for waveform in own) / model.sample_rate
-        rows[label] = {"utterances": len(own), **medians(contestant.costs)}
+        audio = sum(len(waveform) for waveform in subset) / model.sample_rate
+        rows[label] = {"utterances": len(subset), **medians(contestant.costs)}
         for clock in ("seconds", "cpu_seconds"):
-            rows[label][f"{clock}_utterance_step"] = rows[label][clock] / len(own) / work.steps
+            rows[label][f"{clock}_utterance_step"] = rows[label][clock] / len(subset) / work.steps
         rows[label] |= {
             "rtfx": audio / rows[label]["seconds"],
             "operations_utterance_step": flops,
@@ -281,10 +281,12 @@ def finish(report: dict[str, Any], *, on_cpu: bool) -> None:
     measured = {label: row for label, row in report["rows"].items() if "not_measured" not in row}
     for row in measured.values():
         for clock, (share, peak, ratio) in clocks.items():
-            own = row[f"{clock}_utterance_step"]
+            utterance_step = row[f"{clock}_utterance_step"]
             if on_cpu or clock == "seconds":  # a GPU's operations use no processor time
-                row[share] = row["operations_utterance_step"] / own / report["matrix_peak"][peak]
-                row[ratio] = own / measured["ours"][f"{clock}_utterance_step"] if "ours" in measured else None
+                row[share] = row["operations_utterance_step"] / utterance_step / report["matrix_peak"][peak]
+                row[ratio] = (
+                    utterance_step / measured["ours"][f"{clock}_utterance_step"] if "ours" in measured else None
+                )
 
 
 def agreement(ours: Contestant, other: Contestant) -> dict[str, Any] | None:
@@ -294,8 +296,8 @@ def agreement(ours: Contestant, other: Contestant) -> dict[str, Any] | None:
     """
     if ours.failure or other.failure:
         return None
-    pairs = [(ours.texts[place], text) for place, text in zip(other.places, other.texts, strict=True)]
-    different = [{"ours": mine, "theirs": theirs} for mine, theirs in pairs if mine != theirs]
+    pairs = [(ours.texts[index], text) for index, text in zip(other.indices, other.texts, strict=True)]
+    different = [{"ours": our_text, "theirs": their_text} for our_text, their_text in pairs if our_text != their_text]
     return {"equal": len(pairs) - len(different), "of": len(pairs), "different": different}
 
 

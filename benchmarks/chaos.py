@@ -76,7 +76,7 @@ CALLS = {
     "link": ("os", "link"),
     "name": ("os", "replace"),
 }
-MOST_CALLS = {"open": 120, "list": 120, "flush": 30, "link": 20, "name": 5}
+MAX_CALLS = {"open": 120, "list": 120, "flush": 30, "link": 20, "name": 5}
 """For each kind of call, roughly the number that a process of the run makes."""
 
 FAILING = """\
@@ -178,31 +178,35 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="emtta-chaos-") as folder:
         suite = Path(folder) / "chaos.toml"
         suite.write_text(SUITE)
-        calm = Path(folder) / "calm"
-        emtta("run", suite, "--run-id", RUN, "--store", calm)
-        expected = outcome(calm)
+        reference_store = Path(folder) / "calm"
+        emtta("run", suite, "--run-id", RUN, "--store", reference_store)
+        expected = outcome(reference_store)
         kills, errors = [], []
         for seed in range(arguments.seed, arguments.seed + arguments.kills):
-            kills.append(strike(seed, suite, Path(folder) / f"seed-{seed}", calm, expected))
+            kills.append(kill_once(seed, suite, Path(folder) / f"seed-{seed}", reference_store, expected))
             print(kills[-1], flush=True)
         for seed in range(arguments.seed, arguments.seed + arguments.errors):
-            errors.append(fail(seed, suite, Path(folder) / f"errors-{seed}", calm, expected))
+            errors.append(inject_error(seed, suite, Path(folder) / f"errors-{seed}", reference_store, expected))
             print(errors[-1], flush=True)
     show(kills, errors)
     report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
-    for name, struck in (("kills", kills), ("errors", errors)):
-        if struck:  # results that were not measured again are kept
-            report[name] = {**totals(struck), "load_average": os.getloadavg(), "each": [asdict(one) for one in struck]}
+    for name, outcomes in (("kills", kills), ("errors", errors)):
+        if outcomes:  # results that were not measured again are kept
+            report[name] = {
+                **totals(outcomes),
+                "load_average": os.getloadavg(),
+                "each": [asdict(one) for one in outcomes],
+            }
     arguments.out.write_text(json.dumps(report, indent=2) + "\n")
     sys.exit(0 if all(one.survived for one in (*kills, *errors)) else 1)
 
 
-def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Kill:
+def kill_once(seed: int, suite: Path, store: Path, reference_store: Path, expected: object) -> Kill:
     """Run the suite, kill a victim, finish the run, and check it."""
     chance = random.Random(seed)
     victim = list(VICTIMS)[seed % len(VICTIMS)]
     store.mkdir()
-    shutil.copytree(calm / "prepared", store / "prepared")
+    shutil.copytree(reference_store / "prepared", store / "prepared")
     command = [*EMTTA, "run", str(suite), "--run-id", RUN, "--store", str(store)]
     # Otherwise, requests to a killed server are retried for minutes.
     environment = {"PREFECT_CLIENT_MAX_RETRIES": "1", **os.environ}
@@ -218,7 +222,7 @@ def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) ->
     family = descendants(process.pid)
     targets = [process.pid] if victim == "flow" else [pid for pid in family if VICTIMS[victim] in command_of(pid)]
     targets = chance.sample(targets, min(1, len(targets)))
-    struck = process.poll() is None and bool(targets)
+    was_running = process.poll() is None and bool(targets)
     done = len(list((store / "scores").rglob("*.parquet")))
     for pid in targets:
         kill(pid)
@@ -226,18 +230,18 @@ def strike(seed: int, suite: Path, store: Path, calm: Path, expected: object) ->
     wait_for_workers(family)
     for pid in family:  # those that are left
         kill(pid)
-    return Kill(victim=victim, shards=done, struck=struck, **finish(seed, suite, store, code, expected))
+    return Kill(victim=victim, shards=done, struck=was_running, **finish(seed, suite, store, code, expected))
 
 
-def fail(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> Error:
+def inject_error(seed: int, suite: Path, store: Path, reference_store: Path, expected: object) -> Error:
     """Run the suite with one failing call on the store's files in each process, finish the run, and check it."""
     chance = random.Random(f"errors {seed}")
     call = list(CALLS)[seed % len(CALLS)]
-    number, error = chance.randrange(1, MOST_CALLS[call] + 1), chance.choice(ERRORS)
-    shutil.copytree(calm / "prepared", store / "prepared")
-    hook, sign = store.with_name(f"{store.name}-hook"), store.with_name(f"{store.name}-failed")
+    number, error = chance.randrange(1, MAX_CALLS[call] + 1), chance.choice(ERRORS)
+    shutil.copytree(reference_store / "prepared", store / "prepared")
+    hook, marker = store.with_name(f"{store.name}-hook"), store.with_name(f"{store.name}-failed")
     hook.mkdir()
-    sign.touch()
+    marker.touch()
     (hook / "sitecustomize.py").write_text(FAILING)
     module, function = CALLS[call]
     chosen = {
@@ -246,20 +250,20 @@ def fail(seed: int, suite: Path, store: Path, calm: Path, expected: object) -> E
         "number": number,
         "errno": error,
         "store": str(store),
-        "sign": str(sign),
+        "sign": str(marker),
     }
     environment = {**os.environ, "PYTHONPATH": str(hook), "EMTTA_CHAOS": json.dumps(chosen)}
     command = [*EMTTA, "run", str(suite), "--run-id", RUN, "--store", str(store)]
     code = subprocess.run(command, capture_output=True, timeout=LIMIT, check=False, env=environment).returncode
-    failed = len(sign.read_text())
-    after = finish(seed, suite, store, code, expected)
-    return Error(call=call, number=number, error=errno.errorcode[error], failed=failed, **after)
+    failed = len(marker.read_text())
+    checks = finish(seed, suite, store, code, expected)
+    return Error(call=call, number=number, error=errno.errorcode[error], failed=failed, **checks)
 
 
 def finish(seed: int, suite: Path, store: Path, code: int, expected: object) -> dict[str, Any]:
     """Finish a run that ended with this exit code, and return the fields of its outcome."""
     torn = sum(not readable(path) for path in store.rglob("*.parquet"))
-    before = finished(store)
+    finished_before = finished(store)
     reruns = 0
     while reruns < RERUNS and not (complete(store) and (reruns or not code)):  # a failed run is rerun, as a user would
         if RUN in Store.open(store).runs():
@@ -267,13 +271,13 @@ def finish(seed: int, suite: Path, store: Path, code: int, expected: object) -> 
         else:  # it failed before it was recorded
             emtta("run", suite, "--run-id", RUN, "--store", store)
         reruns += 1
-    after = finished(store)
-    lost = sum(after.get(name) != attempt for name, attempt in before.items())
+    finished_after = finished(store)
+    lost = sum(finished_after.get(name) != attempt for name, attempt in finished_before.items())
     return {
         "seed": seed,
         "exit_code": code,
         "torn": torn,
-        "finished": len(before),
+        "finished": len(finished_before),
         "lost": lost,
         "reruns": reruns,
         "equal": outcome(store) == expected,
@@ -333,10 +337,10 @@ def descendants(pid: int) -> list[int]:
                 parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             except OSError:  # it has ended in the meantime
                 continue
-    found, front = [], [pid]
-    while front:
-        front = [child for child, parent in parents.items() if parent in front]
-        found += front
+    found, generation = [], [pid]
+    while generation:
+        generation = [child for child, parent in parents.items() if parent in generation]
+        found += generation
     return found
 
 
@@ -364,14 +368,14 @@ def kill(pid: int) -> None:
         return
 
 
-def totals(struck: Sequence[Kill | Error]) -> dict[str, int]:
+def totals(outcomes: Sequence[Kill | Error]) -> dict[str, int]:
     """Return the sums over all kills, or over all errors."""
     return {
-        "runs": len(struck),
-        "strikes": sum(one.struck if isinstance(one, Kill) else one.failed for one in struck),
-        "survived": sum(one.survived for one in struck),
-        "rows_lost": sum(one.lost for one in struck),
-        "files_torn": sum(one.torn for one in struck),
+        "runs": len(outcomes),
+        "strikes": sum(one.struck if isinstance(one, Kill) else one.failed for one in outcomes),
+        "survived": sum(one.survived for one in outcomes),
+        "rows_lost": sum(one.lost for one in outcomes),
+        "files_torn": sum(one.torn for one in outcomes),
     }
 
 
@@ -386,8 +390,8 @@ def show(kills: list[Kill], errors: list[Error]) -> None:
     table = Table("seed", "call", "number", "error", "failed", "exit", "torn", "finished", "lost", "reruns", "equal")
     for error in errors:
         chosen = (error.seed, error.call, error.number, error.error, error.failed)
-        became = (error.exit_code, error.torn, error.finished, error.lost, error.reruns, error.equal)
-        table.add_row(*map(str, (*chosen, *became)))
+        results = (error.exit_code, error.torn, error.finished, error.lost, error.reruns, error.equal)
+        table.add_row(*map(str, (*chosen, *results)))
     Console().print(table)
     print(json.dumps({"kills": totals(kills), "errors": totals(errors)}))
 

@@ -118,8 +118,8 @@ def by_utterance(rows: Sequence[Row], method: str) -> dict[tuple[str, str], Row]
 def wer_behind_gate(rows: Sequence[Row], threshold: float) -> float:
     """Return the WER of em-tok-b if utterances with at most this entropy keep the source's hypothesis."""
     source, adapted = by_utterance(rows, "source"), by_utterance(rows, ADAPTED)
-    kept = {key: row if row["entropy_before"] > threshold else source[key] for key, row in adapted.items()}
-    return compare(list(source.values()), list(kept.values())).change(domains_of(rows)).wer_b
+    gated = {key: row if row["entropy_before"] > threshold else source[key] for key, row in adapted.items()}
+    return compare(list(source.values()), list(gated.values())).change(domains_of(rows)).wer_b
 
 
 def domains_of(rows: Sequence[Row], group: str | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import kaldialign
 
-from emtta_core.scoring.wer import Heard, score
+from emtta_core.scoring.wer import Transcription, score
 from emtta_core.store import Catalogue, Store
 
 ROWS = """
@@ -33,11 +33,13 @@ ROWS = """
 """
 
 
-def again(row: Mapping[str, Any]) -> dict[str, Any]:
+def rescored(row: Mapping[str, Any]) -> dict[str, Any]:
     """Score a row's hypothesis again."""
-    heard = Heard(row["utterance_id"], row["language"], row["reference"], row["hypothesis"], row["texts"])
-    made = score(heard, heard.steps, row["scorer"], strict=True)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in made.items()}
+    transcription = Transcription(
+        row["utterance_id"], row["language"], row["reference"], row["hypothesis"], row["texts"]
+    )
+    columns = score(transcription, transcription.steps, row["scorer"], strict=True)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in columns.items()}
 
 
 def by_kaldialign(row: Mapping[str, Any]) -> dict[str, int]:
@@ -57,8 +59,8 @@ def main() -> None:
     differing = {"scored again": 0, "kaldialign": 0}
     for row in rows:
         stored = row | {"errors": row["substitutions"] + row["deletions"] + row["insertions"]}
-        for name, made in (("scored again", again(row)), ("kaldialign", by_kaldialign(row))):
-            wrong = {column: (stored[column], value) for column, value in made.items() if stored[column] != value}
+        for name, recounted in (("scored again", rescored(row)), ("kaldialign", by_kaldialign(row))):
+            wrong = {column: (stored[column], value) for column, value in recounted.items() if stored[column] != value}
             if wrong:
                 differing[name] += 1
                 print(f"{name}: {row['domain']}/{row['method']}/{row['utterance_id']}: {wrong}")

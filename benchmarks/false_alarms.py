@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "false_alarms.json"
 METHODS, SHARED, OWN = 4, 16, 7
 DOMAINS = SHARED + OWN
 WER = 0.22
-SURE = 0.43  # parameter of the Beta distribution of error rates: the smaller, the more rates are near 0 or 1
+SPREAD_OF_RATES = 0.43  # parameter of the Beta distribution of error rates: the smaller, the more rates are near 0 or 1
 DRIFT, DRIFTING, BEFORE = 0.15, 20, 40  # points a night, nights with a drift, nights before
 
 Floats = NDArray[np.float64]
@@ -50,7 +50,7 @@ class Speech:
         for number in range(OWN):
             rows = slice(each * (1 + number), each * (2 + number))
             self.words[rows, SHARED + number] = draw.integers(4, 12, each)
-        self.rates = draw.beta(WER * SURE, (1 - WER) * SURE, (units, DOMAINS))
+        self.rates = draw.beta(WER * SPREAD_OF_RATES, (1 - WER) * SPREAD_OF_RATES, (units, DOMAINS))
 
     def errors(self, draw: np.random.Generator, added: float = 0.0) -> Floats:
         """Return a method's errors in one night, `(U, D)`; `added` raises the WER, as a share of all words."""
@@ -66,8 +66,8 @@ def judge(speech: Speech, before: Floats, after: Floats) -> tuple[dict[str, floa
     """Return, for one method, the p-values of each domain and of the overall mean, and the differences in points."""
     added, p_values, sizes = after - before, dict[str, float](), dict[str, float]()
     for domain in range(DOMAINS):
-        said = speech.words[:, domain] > 0
-        part, over = added[said][:, [domain]], speech.words[said][:, [domain]]
+        spoken = speech.words[:, domain] > 0
+        part, over = added[spoken][:, [domain]], speech.words[spoken][:, [domain]]
         p_values[f"d{domain}"], sizes[f"d{domain}"] = mean_p(part, over), float(100 * part.sum() / over.sum())
     p_values[ALL], sizes[ALL] = mean_p(added, speech.words), speech.wer(added)
     return p_values, sizes
@@ -141,13 +141,13 @@ def years(speech: Speech, count: int, length: int) -> Row:
     wers = np.array([[speech.wer(speech.errors(draw)) for _ in range(length)] for _ in range(METHODS * count)])
     alarms = np.concatenate([trends(part) for part in np.array_split(wers, count)]).reshape(count, METHODS, length)
     any_method = alarms.any(axis=1)
-    begun = any_method & ~np.roll(any_method, 1, axis=1)
+    new_alarms = any_method & ~np.roll(any_method, 1, axis=1)
     return {
         "years": count,
         "nights": length,
         "sd of a night's WER, points": float(wers.std(axis=1).mean()),
         "years with a trend, %": float(100 * any_method.any(axis=1).mean()),
-        "trends a year": float(begun.sum() / count),
+        "trends a year": float(new_alarms.sum() / count),
     }
 
 

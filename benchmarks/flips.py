@@ -46,7 +46,7 @@ def inverse_cdf(logits: Tensor, nodes: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 
-def listen(model: SpeechModel, batch: Batch) -> tuple[Norms, Memory]:
+def encode(model: SpeechModel, batch: Batch) -> tuple[Norms, Memory]:
     """Encode a batch with the source model."""
     norms = split(model.weights, source_parameters(model.weights, len(batch.ids)))
     encoded = forward.encode(model.weights, norms.encoder, batch.stem, batch.audible)
@@ -61,13 +61,13 @@ def child(name: str, utterances: int, draws: int, folder: Path, label: str) -> N
     waveforms = sounds(work, utterances)
     batch = prepare_batch(model, waveforms, ["en"] * utterances, [str(index) for index in range(utterances)])
     with torch.no_grad():
-        norms, memory = listen(model, batch)
+        norms, memory = encode(model, batch)
         contexts = folder / "contexts.pt"
         if not contexts.exists():
-            (made,) = generate(
+            (hypotheses,) = generate(
                 model.weights, norms.decoder, memory, batch.prompt, model.policy, batch.limits, [Greedy()]
             )
-            torch.save((made.tokens, made.mask), contexts)
+            torch.save((hypotheses.tokens, hypotheses.mask), contexts)
         tokens, mask = torch.load(contexts)
         tree = forward.grow(batch.prompt, tokens, mask, dtype=model.weights.head.dtype)
         hidden = forward.decode(model.weights, norms.decoder, memory, tree.nodes, tree.visible)
@@ -76,10 +76,10 @@ def child(name: str, utterances: int, draws: int, folder: Path, label: str) -> N
         rng = np.random.default_rng(0)
         noise = Noise(torch.tensor([0]), draws, masked.shape[-1])
         before, after = [], []
-        for place, row in enumerate(masked):
+        for position, row in enumerate(masked):
             nodes = torch.zeros(draws, dtype=torch.long)
             before.append(inverse_cdf(row[None], nodes, torch.from_numpy(rng.random(draws))))
-            after.append(draw(row[None], nodes, noise.at(place)[0]))
+            after.append(draw(row[None], nodes, noise.at(position)[0]))
         drawn = {"inverse CDF": torch.stack(before), "noise": torch.stack(after)}
         used = torch.backends.cpu.get_cpu_capability()
         costs = {str(count): cost(model, batch, count) for count in (1, 4)} if label == "here" else {}
@@ -89,7 +89,7 @@ def child(name: str, utterances: int, draws: int, folder: Path, label: str) -> N
 def cost(model: SpeechModel, batch: Batch, count: int) -> dict[str, float]:
     """Return milliseconds of processor time for one position of `count` utterances with G different candidates."""
     batch = batch.keep(torch.arange(count) % len(batch.ids))
-    norms, memory = listen(model, batch)
+    norms, memory = encode(model, batch)
     rows = count * CANDIDATES
     layout = forward.Layout.of(torch.full((count,), CANDIDATES), [CANDIDATES] * count)
     cache = forward.Cache.empty(model.weights, count, 4 + CANDIDATES)
@@ -119,12 +119,12 @@ def cost(model: SpeechModel, batch: Batch, count: int) -> dict[str, float]:
 
 def milliseconds(run: Callable[[], Any], times: int = 9) -> float:
     """Return the median processor time of a call."""
-    taken = []
+    durations = []
     for _ in range(times):
-        began = time.process_time()
+        started = time.process_time()
         run()
-        taken.append(1000 * (time.process_time() - began))
-    return float(np.median(taken))
+        durations.append(1000 * (time.process_time() - started))
+    return float(np.median(durations))
 
 
 def compare(name: str, utterances: int, draws: int, against: str) -> dict[str, Any]:

@@ -65,13 +65,13 @@ def archive(suite: str, model: Path) -> bytes:
             print(f"domain {domain.name} is left out: {error}")
     speech = io.BytesIO()
     np.savez_compressed(speech, **recordings)  # type: ignore[arg-type]  # it takes them for its own option
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as tar:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
         add(tar, UTTERANCES, json.dumps(utterances).encode())
         add(tar, SPEECH, speech.getvalue())
         for name, content in halved(model).items():
             add(tar, f"{MODEL}/{name}", content)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def packed(domain: Domain, recordings: dict[str, NDArray[np.int16]]) -> list[dict[str, Any]]:
@@ -120,14 +120,14 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, io.BytesIO(content))
 
 
-def write_pieces(content: bytes, folder: Path, most: int) -> list[str]:
-    """Split an archive into files of at most `most` bytes, and list them with their digests."""
+def write_pieces(content: bytes, folder: Path, max_bytes: int) -> list[str]:
+    """Split an archive into files of at most `max_bytes`, and list them with their digests."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("piece-*"):
         old.unlink()
     names = {}
-    for number, begin in enumerate(range(0, len(content), most)):
-        part = content[begin : begin + most]
+    for number, begin in enumerate(range(0, len(content), max_bytes)):
+        part = content[begin : begin + max_bytes]
         names[f"piece-{number:02d}"] = hashlib.sha256(part).hexdigest()
         (folder / f"piece-{number:02d}").write_bytes(part)
     (folder / LIST).write_text(json.dumps(names, indent=1) + "\n", encoding="utf-8")

@@ -39,9 +39,9 @@ def main() -> None:
             rows.append(compared(expected, results(options.device, precision, method, options)))
             rows[-1] |= {"method": method, "device": options.device, "precision": precision}
             print(rows[-1])
-    made_by = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
+    device_name = torch.cuda.get_device_name() if options.device.startswith("cuda") else "CPU"
     options.output.write_text(
-        json.dumps({"device": made_by, "torch": torch.__version__, "rows": rows}, indent=1) + "\n", encoding="utf-8"
+        json.dumps({"device": device_name, "torch": torch.__version__, "rows": rows}, indent=1) + "\n", encoding="utf-8"
     )
 
 

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=16, help="G")
     parser.add_argument("--round", type=int, default=ROUND, help="utterances per domain in a round")
     options = parser.parse_args()
-    begun = time.monotonic()
+    started = time.monotonic()
     folder = unpack(options.pieces)
     model = load_model(folder / "model", device=options.device, precision=options.precision)
     utterances = json.loads((folder / "utterances.json").read_text(encoding="utf-8"))
@@ -54,14 +54,14 @@ def main() -> None:
         recordings = {name: stored[name] for name in stored.files}
     rows: list[dict[str, Any]] = []
     for number, chosen in enumerate(rounds(utterances, options.round)):
-        if time.monotonic() - begun > options.seconds:
+        if time.monotonic() - started > options.seconds:
             print(f"the time limit was reached before round {number}: {len(rows)} results")
             break
         sounds = [waveform(one, recordings) for one in chosen]
         for method in METHODS:
             rows += adapted(model, method, chosen, sounds, options)
         options.output.write_text(json.dumps(rows) + "\n", encoding="utf-8")
-        print(f"round {number}: {len(chosen)} utterances, {time.monotonic() - begun:.0f} s")
+        print(f"round {number}: {len(chosen)} utterances, {time.monotonic() - started:.0f} s")
     print(f"{len(rows)} results in {options.output}")
 
 
@@ -86,11 +86,11 @@ def unpack(pieces: Path) -> Path:
 def rounds(utterances: Sequence[Mapping[str, Any]], each: int) -> list[list[Mapping[str, Any]]]:
     """Split the utterances into rounds of at most `each` per domain, with the speakers in turn."""
     domains: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    turn: dict[tuple[str, str], int] = defaultdict(int)
+    turns: dict[tuple[str, str], int] = defaultdict(int)
     ordered = []
     for one in utterances:
-        turn[one["domain"], one["speaker"]] += 1
-        ordered.append((turn[one["domain"], one["speaker"]], one))
+        turns[one["domain"], one["speaker"]] += 1
+        ordered.append((turns[one["domain"], one["speaker"]], one))
     for _, one in sorted(ordered, key=lambda pair: pair[0]):  # stable, so the order within a turn is kept
         domains[one["domain"]].append(one)
     longest = max(map(len, domains.values()))
@@ -131,9 +131,9 @@ def adapted(
     names = [one["utterance_id"] for one in chosen]  # the ids seed the random numbers, whatever the domain
     found = adapter.transcribe(sounds, [one["language"] for one in chosen], names)
     memory = torch.cuda.max_memory_allocated() / 1e6 if model.device.type == "cuda" else None
-    kept = ("group", "domain", "utterance_id", "speaker", "language", "reference")
+    columns = ("group", "domain", "utterance_id", "speaker", "language", "reference")
     return [
-        {name: one[name] for name in kept}
+        {name: one[name] for name in columns}
         | {
             "method": method,
             "hypothesis": result.hypothesis,

@@ -36,7 +36,7 @@ from store import files_in, peak_memory
 
 from emtta_core.cache import CACHE
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.scoring.wer import Heard, score
+from emtta_core.scoring.wer import Transcription, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, ScoreRow, StepRow, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.parquet import parquet
@@ -44,8 +44,8 @@ from emtta_core.store.parquet import parquet
 RESULTS = Path(__file__).parent / "results" / "many-runs.json"
 CELLS = [(domain, method) for domain in ("babble", "rain", "wind") for method in ("source", "em-tok-b")]
 UTTERANCES, STEPS, READERS = 4, 3, 20
-REFERENCE, HEARD = "red green blue river", ("red wrong blue river", "red green blue river")
-BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
+REFERENCE, HYPOTHESES = "red green blue river", ("red wrong blue river", "red green blue river")
+CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 TEMPLATE = "template"
 EMTTA = (sys.executable, "-m", "emtta_core")
 GOALS = {
@@ -59,7 +59,7 @@ def write_run(store: Store) -> None:
     """Write the run that all others are copies of, as the pipeline does."""
     plan = [plan_row("noise", domain, method, UTTERANCES) for domain, method in CELLS]
     store.write_plan(TEMPLATE, plan)
-    store.write_run(TEMPLATE, run_row("small", BEGUN))
+    store.write_run(TEMPLATE, run_row("small", CREATED_AT))
     for cell in plan:
         key = CellKey(TEMPLATE, cell.domain, cell.method)
         _write_cell(store, key, cell.cell_id, store.begin_attempt(key))
@@ -67,8 +67,8 @@ def write_run(store: Store) -> None:
 
 
 def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
-    states = [HEARD[0]] if key.method == "source" else [HEARD[0], *[HEARD[1]] * STEPS]
-    columns = score(Heard("u", "en", REFERENCE, states[-1], states), states, "whisper")
+    states = [HYPOTHESES[0]] if key.method == "source" else [HYPOTHESES[0], *[HYPOTHESES[1]] * STEPS]
+    columns = score(Transcription("u", "en", REFERENCE, states[-1], states), states, "whisper")
     steps, hypotheses, scores = [], [], []
     for number in range(UTTERANCES):
         same = {"cell_id": cell_id, "attempt": attempt, "utterance_id": f"u{number}"}
@@ -106,8 +106,8 @@ def _write_cell(store: Store, key: CellKey, cell_id: str, attempt: int) -> None:
             reused=0,
             errors=0,
             error=None,
-            started_at=BEGUN,
-            finished_at=BEGUN,
+            started_at=CREATED_AT,
+            finished_at=CREATED_AT,
             seconds=1.0,
             audio_seconds=2.0 * UTTERANCES,
             device="cpu",
@@ -137,52 +137,52 @@ def make(folder: Path, runs: int) -> None:
         unfinished = folder / f"unfinished-{kind}"
         shutil.rmtree(unfinished, ignore_errors=True)
         for number in range(runs):
-            _copy(contents, unfinished, f"small-{number:05d}", BEGUN + timedelta(hours=number))
+            _copy(contents, unfinished, f"small-{number:05d}", CREATED_AT + timedelta(hours=number))
         unfinished.rename(store)
 
 
-def _copy(contents: dict[str, bytes], store: Path, run_id: str, begun: datetime) -> None:
+def _copy(contents: dict[str, bytes], store: Path, run_id: str, created_at: datetime) -> None:
     """Write the files of a run under another name and start time."""
     for name, content in contents.items():
         path = store / name.replace(f"run_id={TEMPLATE}", f"run_id={run_id}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(_begun(content, begun) if name.startswith("runs/") else content)
+        path.write_bytes(_with_created_at(content, created_at) if name.startswith("runs/") else content)
 
 
-def _begun(content: bytes, begun: datetime) -> bytes:
+def _with_created_at(content: bytes, created_at: datetime) -> bytes:
     """Return the record of a run with another start time."""
     record = pq.read_table(pa.BufferReader(content))
-    place = record.schema.get_field_index("created_at")
-    field = record.schema.field(place)
-    return parquet(record.set_column(place, field, pa.array([begun], field.type)))
+    index = record.schema.get_field_index("created_at")
+    field = record.schema.field(index)
+    return parquet(record.set_column(index, field, pa.array([created_at], field.type)))
 
 
-def ask_list(location: str) -> dict[str, Any]:
+def time_list(location: str) -> dict[str, Any]:
     """Load the list once in this process, with all imports done."""
     from emtta_core.store.run_list import RunList
 
     return _timed(lambda: len(RunList(Store.open(location)).refresh().records))
 
 
-def ask_report(location: str) -> dict[str, Any]:
+def time_report(location: str) -> dict[str, Any]:
     """Query the report `runs` once in this process."""
     from emtta_core.store.catalogue import Catalogue
 
-    def ask() -> int:
+    def query() -> int:
         with Catalogue(Store.open(location)) as catalogue:
             return len(catalogue.report("runs").records)
 
-    return _timed(ask)
+    return _timed(query)
 
 
-def _timed(ask: Callable[[], int]) -> dict[str, Any]:
+def _timed(query: Callable[[], int]) -> dict[str, Any]:
     wall, cpu = time.perf_counter(), time.process_time()
-    rows = ask()
+    rows = query()
     took = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     return {**took, "rows": rows, "peak_memory_bytes": peak_memory()}
 
 
-def ask_pages(location: str) -> dict[str, Any]:
+def time_pages(location: str) -> dict[str, Any]:
     """Serve the list in this process, and read it."""
     from emtta_core.report.view_server import ViewServer
 
@@ -204,23 +204,27 @@ def ask_pages(location: str) -> dict[str, Any]:
 
 
 def _seconds(what: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     what()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def measure(location: Path, repeat: int) -> dict[str, Any]:
     """Measure one store, each question in a new process."""
     files, size = files_in(str(location))
     found: dict[str, Any] = {"files": files, "bytes": size, "load_average": os.getloadavg()}
-    found |= {"report": _asked(location, "report"), "first_list": _asked(location, "list"), "list": []}
+    found |= {
+        "report": _timed_in_process(location, "report"),
+        "first_list": _timed_in_process(location, "list"),
+        "list": [],
+    }
     run = next((location / "runs").iterdir()).name.removeprefix("run_id=")
     commands = {"command": ["list"], "leaderboard": ["report", "leaderboard", "--run", run]}
     for _ in range(repeat):
-        found["list"].append(_asked(location, "list"))
+        found["list"].append(_timed_in_process(location, "list"))
         for name, words in commands.items():
             found.setdefault(name, []).append(_seconds(partial(_silent, words, location)))
-    found |= {"view": _asked(location, "pages"), "load_average_after": os.getloadavg()}
+    found |= {"view": _timed_in_process(location, "pages"), "load_average_after": os.getloadavg()}
     return found
 
 
@@ -229,7 +233,7 @@ def _silent(words: Sequence[str], location: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _asked(location: Path, what: str) -> dict[str, Any]:
+def _timed_in_process(location: Path, what: str) -> dict[str, Any]:
     command = [sys.executable, __file__, str(location), "--ask", what]
     answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return answer
@@ -273,7 +277,7 @@ def main() -> None:
         measure_all(given)
 
 
-ASKED = {"report": ask_report, "list": ask_list, "pages": ask_pages}
+ASKED = {"report": time_report, "list": time_list, "pages": time_pages}
 """The questions that a new process answers, by name."""
 
 

@@ -91,18 +91,18 @@ class MemoryWarnings(logging.Handler):
     """Records, while entered, each time the engine halves a batch because memory ran out.
 
     Attributes:
-        said: the engine's messages.
+        messages: the engine's messages.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self._engine = logging.getLogger("emtta.adaptation")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Record a warning that concerns memory."""
         if "out of memory" in record.getMessage():
-            self.said.append(record.getMessage())
+            self.messages.append(record.getMessage())
 
     def __enter__(self) -> Self:
         self._engine.addHandler(self)
@@ -123,10 +123,10 @@ def timed(work: Callable[[], Result], device: torch.device) -> tuple[Cost, Resul
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         resting = torch.cuda.memory_allocated(device)
-        began, busy = time.perf_counter(), time.process_time()
+        started, busy = time.perf_counter(), time.process_time()
         result = work()
         torch.cuda.synchronize(device)
-        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
         return Cost(seconds, busy, torch.cuda.max_memory_allocated(device), resting), result
     done = threading.Event()
     resting = resident()
@@ -138,11 +138,11 @@ def timed(work: Callable[[], Result], device: torch.device) -> tuple[Cost, Resul
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), time.process_time()
     try:
         result = work()
     finally:
-        seconds, busy = time.perf_counter() - began, time.process_time() - busy
+        seconds, busy = time.perf_counter() - started, time.process_time() - busy
         done.set()
         watcher.join()
     return Cost(seconds, busy, peak[0], resting), result
@@ -207,8 +207,8 @@ def matrix_peak(device: torch.device, precision: Precision, *, seconds: float = 
     left, right = (torch.randn(size, size, device=device).to(precision.weights) for _ in range(2))
     costs = []
     with precision.arithmetic(device):
-        began = time.perf_counter()
-        while time.perf_counter() - began < seconds:
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
             costs.append(measure_once(lambda: left @ right, device))
     wall, cpu = (min(column) for column in zip(*costs, strict=True))
     return Rate(2 * size**3 / wall, None if device.type == "cuda" else 2 * size**3 / cpu)
@@ -218,11 +218,11 @@ def measure_once(work: Callable[[], object], device: torch.device) -> tuple[floa
     """Return the wall and processor seconds of one call."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), time.process_time()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began, time.process_time() - busy
+    return time.perf_counter() - started, time.process_time() - busy
 
 
 def profile(work: Callable[[], object], device: torch.device, *, rows: int = 25) -> str:

@@ -30,7 +30,7 @@ class Speech:
     """Utterances that are the same every night, and `VARIANTS` possible hypotheses for each, with 0, 1, … errors."""
 
     references: np.ndarray
-    heard: np.ndarray
+    hypotheses: np.ndarray
 
     @classmethod
     def make(cls) -> "Speech":
@@ -38,12 +38,12 @@ class Speech:
         rng = np.random.default_rng(0)
         words = np.array(["".join(rng.choice(list("abdegiklmnoprstu"), rng.integers(2, 9))) for _ in range(2000)])
         spoken = words[rng.integers(len(words), size=(len(DOMAINS) * UTTERANCES, WORDS))]
-        heard = []
+        hypotheses = []
         for errors in range(VARIANTS):
             text = spoken.copy()
             text[:, :errors] = words[rng.integers(len(words), size=(len(text), errors))]
-            heard.append([" ".join(line) for line in text])
-        return cls(np.array([" ".join(line) for line in spoken]), np.array(heard))
+            hypotheses.append([" ".join(line) for line in text])
+        return cls(np.array([" ".join(line) for line in spoken]), np.array(hypotheses))
 
 
 def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
@@ -78,15 +78,15 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
     def by_step(counts: np.ndarray) -> pa.Array:
         return pa.ListArray.from_arrays(offsets.astype(np.int32), counts)
 
-    heard, reference = speech.heard[errors, spoken], speech.references[spoken]
-    now = {
+    hypotheses, reference = speech.hypotheses[errors, spoken], speech.references[spoken]
+    utterance_columns = {
         **keys(np.arange(count)),
         "language": same("en", pa.string()),
         "speaker": np.array([f"s{number}" for number in range(20)])[utterance % 20],
         "audio_seconds": 2 + (spoken % 97) / 20,
         "reference": reference,
-        "hypothesis": heard,
-        "source_hypothesis": speech.heard[before, spoken],
+        "hypothesis": hypotheses,
+        "source_hypothesis": speech.hypotheses[before, spoken],
         "entropy_before": rng.gamma(2, 0.4, count),
         "entropy_after": rng.gamma(2, 0.2, count),
         "tokens": rng.integers(10, 40, count),
@@ -107,7 +107,7 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         "character_errors": errors * 4,
         "normalizer": same("english 1", pa.string()),
         "reference_normalized": reference,
-        "hypothesis_normalized": heard,
+        "hypothesis_normalized": hypotheses,
         "step_substitutions": by_step(rng.integers(0, 5, len(whose))),
         "step_deletions": by_step(np.zeros(len(whose), np.int64)),
         "step_insertions": by_step(np.zeros(len(whose), np.int64)),
@@ -115,14 +115,16 @@ def night_tables(speech: Speech, night: int, steps: int) -> dict[str, pa.Table]:
         "counts": same(True, pa.bool_()),
     }
     figures = {name: rng.normal(size=len(whose)) for name in _FIGURES}
-    then = {
+    step_columns = {
         **keys(whose),
         "step": step,
-        "hypothesis": speech.heard[rng.integers(VARIANTS, size=len(whose)), spoken[whose]],
+        "hypothesis": speech.hypotheses[rng.integers(VARIANTS, size=len(whose)), spoken[whose]],
         "tokens": rng.integers(10, 40, len(whose)),
         **figures,
     }
-    return {name: _table(name, columns) for name, columns in (("utterances", now), ("steps", then))}
+    return {
+        name: _table(name, columns) for name, columns in (("utterances", utterance_columns), ("steps", step_columns))
+    }
 
 
 _FIGURES = (
@@ -149,13 +151,13 @@ def plan_row(group: str, domain: str, method: str, utterances: int) -> PlanRow:
     )
 
 
-def run_row(suite: str, begun: datetime) -> RunRow:
+def run_row(suite: str, created_at: datetime) -> RunRow:
     """Return the record of a run of a suite."""
     return RunRow(
         suite=suite,
         suite_toml=f'name = "{suite}"',
         plan_id="0123456789abcdef",
-        created_at=begun,
+        created_at=created_at,
         model="demo",
         model_digest="d",
         algorithm_version=1,
@@ -171,10 +173,10 @@ def run_name(night: int) -> str:
 
 def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bool) -> None:
     """Write a night, with its record last."""
-    run_id, begun = run_name(night), FIRST_NIGHT + timedelta(days=night)
+    run_id, created_at = run_name(night), FIRST_NIGHT + timedelta(days=night)
     tables = night_tables(speech, night, steps)
     plan = [plan_row(group, domain, method, UTTERANCES) for domain, group in DOMAINS.items() for method in METHODS]
-    ended = [
+    cell_rows = [
         CellRow(
             cell_id=cell.cell_id,
             attempt=1,
@@ -185,8 +187,8 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
             reused=0,
             errors=0,
             error=None,
-            started_at=begun,
-            finished_at=begun + timedelta(minutes=1),
+            started_at=created_at,
+            finished_at=created_at + timedelta(minutes=1),
             seconds=60.0,
             audio_seconds=1200.0,
             device="cpu",
@@ -198,7 +200,7 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
     ]
     store.write_plan(run_id, plan)
     if shards:
-        for cell, row in zip(plan, ended, strict=True):
+        for cell, row in zip(plan, cell_rows, strict=True):
             key = CellKey(run_id, cell.domain, cell.method)
             attempt = store.begin_attempt(key)
             write_shards(store, key, attempt, tables)
@@ -206,12 +208,12 @@ def write_night(store: Store, speech: Speech, night: int, steps: int, shards: bo
     else:
         rows = [
             {"domain": cell.domain, "method": cell.method, "seed": cell.seed, **_plain(row)}
-            for cell, row in zip(plan, ended, strict=True)
+            for cell, row in zip(plan, cell_rows, strict=True)
         ]
         tables["cells"] = pa.Table.from_pylist(rows, schema=PACKS["cells"].schema)
         for name, table in tables.items():
             store.backend.write(PACKS[name].file(run_id, 1), parquet(table))
-    store.write_run(run_id, run_row("nightly", begun))
+    store.write_run(run_id, run_row("nightly", created_at))
 
 
 def write_shards(store: Store, key: CellKey, attempt: int, tables: dict[str, pa.Table]) -> None:

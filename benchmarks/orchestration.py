@@ -62,18 +62,18 @@ def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Pat
 
 def execute(suite: str, store: str) -> dict[str, float]:
     """Run a suite in this process; return its times, from the first import on."""
-    begun = time.perf_counter()
+    process_start = time.perf_counter()
     from flows.cli._log import settle_environment
 
     settle_environment()
     from flows.prefect_server import serving
 
     with serving(Path(store).with_name("server.log")) as reach:
-        return _execute(suite, store, begun, reach)
+        return _execute(suite, store, process_start, reach)
 
 
-def _execute(suite: str, store: str, begun: float, reach: Callable[[], None]) -> dict[str, float]:
-    """Run a suite on the server that `reach` waits for; `begun` is the start of this process."""
+def _execute(suite: str, store: str, process_start: float, reach: Callable[[], None]) -> dict[str, float]:
+    """Run a suite on the server that `reach` waits for; `process_start` is the start of this process."""
     from emtta_core.pipeline.events import CellFinished, Event, Started, channel
     from emtta_core.pipeline.models import digest_of
     from emtta_core.pipeline.run import plan_run, record
@@ -81,26 +81,26 @@ def _execute(suite: str, store: str, begun: float, reach: Callable[[], None]) ->
     from emtta_core.suite import load_suite
     from flows.evaluate import evaluate
 
-    found: dict[str, float] = {"imported": time.perf_counter() - begun}
+    found: dict[str, float] = {"imported": time.perf_counter() - process_start}
     finished: list[float] = []
 
-    def hear(event: Event) -> None:
-        now = time.perf_counter() - begun
+    def listener(event: Event) -> None:
+        now = time.perf_counter() - process_start
         if isinstance(event, Started):
             found["started"] = now
         elif isinstance(event, CellFinished):
             finished.append(now)
 
     reach()
-    found["server"] = time.perf_counter() - begun
+    found["server"] = time.perf_counter() - process_start
     loaded = load_suite(suite)
     planned = plan_run(loaded, digest_of(loaded.model))
     record(planned, Store.open(store, create=True))
-    with channel.listening(hear):
+    with channel.listening(listener):
         state = evaluate(planned.run_id, store, return_state=True)
     if not state.is_completed():
         sys.exit(f"the run did not complete: {state.message}")
-    found |= {"first_cell": finished[0], "last_cell": finished[-1], "ended": time.perf_counter() - begun}
+    found |= {"first_cell": finished[0], "last_cell": finished[-1], "ended": time.perf_counter() - process_start}
     return {**found, "cells": float(len(finished))}
 
 
@@ -111,9 +111,9 @@ def measure(home: Path, methods: int, isolation: str, workers: int, api: str | N
         before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, __file__, "--execute", str(suite), str(Path(folder) / "store")]
         environment = environment_of(home, api)
-        answered = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        completed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = json.loads(answered.stdout.splitlines()[-1])
+    found = json.loads(completed.stdout.splitlines()[-1])
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {**found, "wall": time.perf_counter() - wall, "cpu": cpu, "load_average": os.getloadavg()[0]}
 
@@ -127,7 +127,7 @@ def environment_of(home: Path, api: str | None) -> dict[str, str]:
 
 
 @contextmanager
-def standing_server(home: Path) -> Iterator[str]:
+def shared_server(home: Path) -> Iterator[str]:
     """Run a permanent Prefect server inside the `with` block, and yield its address."""
     import httpx  # not at the top: the imports of the measured process are measured
 
@@ -164,38 +164,38 @@ def main() -> None:
     parser.add_argument("--run", help="a run that gives the time of an utterance")
     parser.add_argument("--no-results", action="store_true", help="write no results")
     parser.add_argument("--execute", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.execute:
-        print(json.dumps(execute(*given.execute)))
+    arguments = parser.parse_args()
+    if arguments.execute:
+        print(json.dumps(execute(*arguments.execute)))
         return
     results: dict[str, Any] = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "prefect": version("prefect"),
-        "workers": given.workers,
+        "workers": arguments.workers,
     }
     with tempfile.TemporaryDirectory(prefix="emtta-orchestration-") as folder:
         home = Path(folder) / "prefect"
-        results["start"] = starts(home, given.workers)
+        results["start"] = starts(home, arguments.workers)
         for isolation in ("none", "process"):
-            results[isolation] = cost_of_a_cell(home, isolation, given.workers)
-    if given.run:
-        night = seconds_of_a_night(given.store, given.run) / given.workers
+            results[isolation] = cost_of_a_cell(home, isolation, arguments.workers)
+    if arguments.run:
+        night = seconds_of_a_night(arguments.store, arguments.run) / arguments.workers
         cost = (
             results["start"]["temporary"]["started"] + DOMAINS * len(METHODS) * results["process"]["per_cell"]["wall"]
         )
         results["night"] = {"utterances": NIGHT, "seconds": night, "orchestration": cost}
         share = f"{cost:.1f} s are {cost / night:.2%} of it"
         print(f"a night of {NIGHT} utterances per domain computes for {night:.0f} s; {share}")
-    if not given.no_results:
+    if not arguments.no_results:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def starts(home: Path, workers: int) -> dict[str, Any]:
     """Measure the start with each server, in a home without a database, and print it."""
     found = {name: measure(home, 1, "process", workers) for name in ("first", "temporary")}
-    with standing_server(home) as api:
+    with shared_server(home) as api:
         found["standing"] = measure(home, 1, "process", workers, api)
     for name, one in found.items():
         print(

@@ -44,9 +44,9 @@ def main() -> None:
         texts: dict[str, list[str]] = {}
         for _ in range(options.repeat):
             for path, model in models.items():
-                began = time.perf_counter()
+                started = time.perf_counter()
                 results = Adapter(model, method, **settings).transcribe(waveforms)
-                seconds[path].append((time.perf_counter() - began) / len(waveforms))
+                seconds[path].append((time.perf_counter() - started) / len(waveforms))
                 texts[path] = [result.hypothesis for result in results]
         fast, generic = (statistics.median(runs) for runs in seconds.values())
         same = sum(one == other for one, other in zip(*texts.values(), strict=True))

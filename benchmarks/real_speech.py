@@ -172,21 +172,21 @@ def lay_out_l2arctic(found: Iterable[Clip], corpora: Path) -> None:
     """
     found = list(found)
     named = {clip.speaker for clip in found}
-    homes: dict[str, str] = {}
+    folder_speakers: dict[str, str] = {}
     for clip in found:
         accent, *_, prompt = clip.path.stem.split("-")
-        free = (one for one in SPEAKERS[ACCENTS[accent]] if one not in {*named, *homes.values()})
-        if clip.speaker not in homes:
+        free = (one for one in SPEAKERS[ACCENTS[accent]] if one not in {*named, *folder_speakers.values()})
+        if clip.speaker not in folder_speakers:
             known = clip.speaker in SPEAKERS[ACCENTS[accent]]
-            homes[clip.speaker] = clip.speaker if known else next(free)
+            folder_speakers[clip.speaker] = clip.speaker if known else next(free)
             if not known:
-                print(f"L2-ARCTIC: {clip.speaker} is laid out as {homes[clip.speaker]}")
-        home = corpora / "l2arctic_release_v5.0" / homes[clip.speaker]
+                print(f"L2-ARCTIC: {clip.speaker} is laid out as {folder_speakers[clip.speaker]}")
+        speaker_folder = corpora / "l2arctic_release_v5.0" / folder_speakers[clip.speaker]
         for name in ("wav", "transcript"):
-            (home / name).mkdir(parents=True, exist_ok=True)
+            (speaker_folder / name).mkdir(parents=True, exist_ok=True)
         samples, rate = soundfile.read(clip.path, dtype="int16")
-        soundfile.write(home / "wav" / f"arctic_{prompt}.wav", samples, rate, subtype="PCM_16")
-        (home / "transcript" / f"arctic_{prompt}.txt").write_text(clip.text, encoding="utf-8")
+        soundfile.write(speaker_folder / "wav" / f"arctic_{prompt}.wav", samples, rate, subtype="PCM_16")
+        (speaker_folder / "transcript" / f"arctic_{prompt}.txt").write_text(clip.text, encoding="utf-8")
 
 
 def lay_out_mls(found: Iterable[Clip], corpora: Path) -> None:
@@ -235,7 +235,7 @@ class Measured:
         """Merge both; if both have an utterance and method, the newer one counts."""
         counts = {(row["domain"], row["method"], row["utterance_id"]): row for row in [*self.counts, *newer.counts]}
         runs = [*self.runs, *(run for run in newer.runs if run not in self.runs)]
-        return Measured(runs, sorted(counts.values(), key=place))
+        return Measured(runs, sorted(counts.values(), key=sort_key))
 
     def write(self, path: Path) -> None:
         """Write the measurements, one row per line."""
@@ -245,7 +245,7 @@ class Measured:
         path.write_text("{" + ",\n".join(parts) + "}\n", encoding="utf-8")
 
 
-def place(row: Row) -> tuple[Any, ...]:
+def sort_key(row: Row) -> tuple[Any, ...]:
     """Return the sort key of a row."""
     method = METHODS.index(row["method"]) if row["method"] in METHODS else len(METHODS)
     return GROUPS.index(row["group"]), row["domain"], row["utterance_id"], method

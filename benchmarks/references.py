@@ -85,10 +85,10 @@ class Reference:
     def generate(self, mel: Tensor, prompt: Tensor, limit: int, **arguments: Any) -> Tensor:
         """Return the tokens `(G, T)` after the prompt; greedy by default."""
         with torch.no_grad(), self.autocast():
-            made = GenerationMixin.generate(
+            generated = GenerationMixin.generate(
                 self.network, mel, decoder_input_ids=prompt, max_new_tokens=limit, **{"do_sample": False} | arguments
             )
-        return made[:, prompt.shape[1] :]
+        return generated[:, prompt.shape[1] :]
 
     def step(self, mel: Tensor, prompt: Tensor, limit: int, count: int, optimizer: torch.optim.Optimizer) -> None:
         """Make one update."""

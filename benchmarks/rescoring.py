@@ -32,14 +32,14 @@ GOALS = {"seconds": 180.0, "memory_bytes": 2e9}
 
 def write(folder: Path, utterances: int) -> Store:
     """Return the store with the run, writing it if it is missing."""
-    place = folder / f"rescoring-{utterances}"
-    if not place.exists():
+    store_folder = folder / f"rescoring-{utterances}"
+    if not store_folder.exists():
         nights.UTTERANCES = utterances
-        unfinished = place.with_suffix(".unfinished")
+        unfinished = store_folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         nights.write_night(Store.open(unfinished, create=True), nights.Speech.make(), 0, steps=0, shards=False)
-        unfinished.rename(place)
-    return Store.open(place)
+        unfinished.rename(store_folder)
+    return Store.open(store_folder)
 
 
 def tree_memory(process: int) -> int:
@@ -67,14 +67,14 @@ def main() -> None:
     shutil.rmtree(Path(store.location) / "rescores", ignore_errors=True)
     command = [sys.executable, "-m", "emtta_core", "score", run_id, "--scorer", options.scorer]
     command += ["--workers", str(options.workers), "--store", store.location]
-    before, begun, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0
+    before, started, peak = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter(), 0
     with subprocess.Popen(command) as process:
         waiting = threading.Thread(target=process.wait)
         waiting.start()
         while waiting.is_alive():
             peak = max(peak, tree_memory(process.pid))
             waiting.join(0.5)
-    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     with Catalogue(store, scorer=options.scorer) as catalogue:
         ((scored,),) = catalogue.query("SELECT count(words) FROM utterances").rows
     found = {
@@ -91,8 +91,8 @@ def main() -> None:
     print(json.dumps(found, indent=2))
     for name, goal in GOALS.items():
         print(f"{name}: {found[name]:,} of at most {goal:,.0f}: {'met' if found[name] <= goal else 'missed'}")
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps(known | {f"{options.scorer}-{options.utterances}": found}, indent=2) + "\n")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps(results | {f"{options.scorer}-{options.utterances}": found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

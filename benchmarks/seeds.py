@@ -62,12 +62,12 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=400, help="simulations per row (default: 400)")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     table = Table("utterances", "seeds", "sd over seeds, points", "averaged over seeds", "a seed as an utterance")
     for utterances in (12, 50, 300):
         for seeds in (1, 3, 10):
-            found = coverage(utterances, seeds, given.simulations, rng)
+            found = coverage(utterances, seeds, arguments.simulations, rng)
             rates = (f"{100 * rate:.1f} %" for rate in (found.averaged, found.as_utterances))
             table.add_row(str(utterances), str(seeds), f"{found.seed_sd:.2f}" if seeds > 1 else "", *rates)
     Console().print(table)

@@ -28,7 +28,7 @@ SPEAKERS = (4, 5, 6, 8, 12, 24, 33)
 EACH = 20  # utterances per speaker
 WER = 0.2
 SPREAD = 0.35  # standard deviation of the logarithm of the speakers' WER
-SUITED = 0.2  # the same for the second system's advantage with each speaker
+SPEAKER_ADVANTAGE = 0.2  # the same for the second system's advantage with each speaker
 FLIPS, RESAMPLES = 999, 500
 
 Row = dict[str, str | float]
@@ -66,8 +66,8 @@ LOOP_RATE, LOOP_WORDS = 0.01, 20
 def loops(draw: np.random.Generator, count: int, better: float) -> Speech:
     """The second system corrects a word in some utterances, and adds a loop of words to one in a hundred."""
     first = plain(draw, count, 0)
-    mended = LOOP_RATE * LOOP_WORDS + better * WER * 14  # words per utterance, with 14 words on average
-    a = first.a + (draw.random(count) < mended)
+    fixed_words = LOOP_RATE * LOOP_WORDS + better * WER * 14  # words per utterance, with 14 words on average
+    a = first.a + (draw.random(count) < fixed_words)
     return Speech(a, first.a + LOOP_WORDS * (draw.random(count) < LOOP_RATE), first.words)
 
 
@@ -82,7 +82,7 @@ def of_speakers(draw: np.random.Generator, speakers: int, better: float) -> Spee
     """Return `EACH` utterances per speaker; speakers differ in difficulty, and in which system suits them."""
     words = draw.integers(4, 25, speakers * EACH)
     ease = np.exp(draw.normal(0, SPREAD, speakers) - SPREAD**2 / 2)
-    suits = np.exp(draw.normal(0, SUITED, speakers) - SUITED**2 / 2) * (1 - better)
+    suits = np.exp(draw.normal(0, SPEAKER_ADVANTAGE, speakers) - SPEAKER_ADVANTAGE**2 / 2) * (1 - better)
     a, b = (draw.binomial(words, np.minimum(WER * rate.repeat(EACH), 1)) for rate in (ease, ease * suits))
     return Speech(*(values.astype(np.float64) for values in (a, b, words)))
 
@@ -99,12 +99,12 @@ def speaker_coverage(sets: int) -> Iterator[Row]:
             ids = [str(index) for index in range(len(names))]
             voices = [f"{name}-{index % (speakers * EACH) // EACH}" for index, name in enumerate(names)]
             a, b, words = (np.concatenate([getattr(part, side) for part in parts]) for side in ("a", "b", "words"))
-            places = [f"d{domain}" for domain in range(domains)]
-            for place, who in enumerate(([""] * len(names), voices)):
-                rate = Sample(names, ids, who, np.stack([b, words], axis=1)).rate(places)
-                change = Sample(names, ids, who, np.stack([a, b, words], axis=1)).change(places)
-                hits[place] += rate.low <= 100 * WER * 0.9 <= rate.high
-                hits[2 + place] += change.low <= -100 * WER * 0.1 <= change.high
+            domain_names = [f"d{domain}" for domain in range(domains)]
+            for column, unit_speakers in enumerate(([""] * len(names), voices)):
+                rate = Sample(names, ids, unit_speakers, np.stack([b, words], axis=1)).rate(domain_names)
+                change = Sample(names, ids, unit_speakers, np.stack([a, b, words], axis=1)).change(domain_names)
+                hits[column] += rate.low <= 100 * WER * 0.9 <= rate.high
+                hits[2 + column] += change.low <= -100 * WER * 0.1 <= change.high
                 drawn = rate.drawn
         wer_utterances, wer, change_utterances, change_now = (100 * hits / sets).tolist()
         yield {
@@ -121,9 +121,9 @@ def speaker_coverage(sets: int) -> Iterator[Row]:
 def coverage(sets: int) -> Iterator[Row]:
     """Yield the coverage of intervals for independent utterances."""
     for kind, simulate in KINDS.items():
-        whole = simulate(np.random.default_rng(0), 2_000_000, 0.1)
-        words = whole.words.sum()
-        truths = 100 * whole.b.sum() / words, 100 * (whole.b - whole.a).sum() / words
+        population = simulate(np.random.default_rng(0), 2_000_000, 0.1)
+        words = population.words.sum()
+        truths = 100 * population.b.sum() / words, 100 * (population.b - population.a).sum() / words
         for count in UTTERANCES:
             draw = np.random.default_rng(count)
             hits = np.zeros(2)

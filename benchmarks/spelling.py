@@ -41,11 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("texts", type=Path)
     parser.add_argument("ranks", type=Path)
-    asked = parser.parse_args()
-    lines = (line.split() for line in asked.ranks.read_text().splitlines())
+    arguments = parser.parse_args()
+    lines = (line.split() for line in arguments.ranks.read_text().splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
     vocabulary = tiktoken.Encoding("multilingual", pat_str=PIECES, mergeable_ranks=ranks, special_tokens={})
-    texts = {code: text_of(asked.texts / f"{file}.html") for code, file in (pair.split(":") for pair in FILES.split())}
+    texts = {
+        code: text_of(arguments.texts / f"{file}.html") for code, file in (pair.split(":") for pair in FILES.split())
+    }
     seconds = len(texts["en"].split()) / WORDS_PER_SECOND
     spelt = {code: len(vocabulary.encode(f" {text}")) for code, text in texts.items()}
     print(f"{seconds:.0f} s\n\n| language | tokens | per character | per second | allowed |\n|---|---:|---:|---:|---:|")

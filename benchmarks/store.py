@@ -38,7 +38,7 @@ from emtta_core.store.compaction import compact
 RESULTS = Path(__file__).parent / "results" / "store.json"
 ROOM = 2.0  # times the size of the nights must be free
 
-QUESTIONS = {
+QUERIES = {
     "leaderboard": "of one run",
     "detail": "every utterance of one run with its texts",
     "latest": "the rows that count of all runs, their errors summed",
@@ -54,7 +54,7 @@ QUESTIONS = {
 GOALS = {"leaderboard": 1.0, "detail": 0.2, "latest": 2.0, "page": 5.0}
 
 
-def ask(location: str, question: str) -> dict[str, Any]:
+def time_query(location: str, question: str) -> dict[str, Any]:
     """Answer one question three times in this process; return the times and the memory."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
@@ -78,31 +78,31 @@ def ask(location: str, question: str) -> dict[str, Any]:
         wall, cpu = next(clock), next(clock)
         match question:
             case "leaderboard":
-                answer = catalogue.report("leaderboard", run_id)
+                result = catalogue.report("leaderboard", run_id)
             case "detail":
-                answer = catalogue.query(
+                result = catalogue.query(
                     "SELECT domain, method, utterance_id, attempt, wer, reference, hypothesis, error "
                     "FROM utterances WHERE run_id = $run",
                     {"run": run_id},
                 )
             case "latest":
-                answer = catalogue.query(
+                result = catalogue.query(
                     "SELECT count(*) AS utterances, sum(errors) AS errors, sum(words) AS words FROM utterances"
                 )
             case "statistics":
-                answer = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id})
+                result = catalogue.query("SELECT * FROM statistics WHERE run_id = $run", {"run": run_id})
             case "page":
-                answer = Result(pa.table({"bytes": [len(make_page(store, run_id).html.encode())]}))
+                result = Result(pa.table({"bytes": [len(make_page(store, run_id).html.encode())]}))
             case "runs":
-                answer = catalogue.report("runs")
+                result = catalogue.report("runs")
             case "report pairs":
-                answer = catalogue.report("pairs", run_id, baseline=before)
+                result = catalogue.report("pairs", run_id, baseline=before)
             case _:
-                answer = catalogue.report(question.removeprefix("report "), run_id)
+                result = catalogue.report(question.removeprefix("report "), run_id)
         found["wall"].append(next(clock) - wall)
         found["cpu"].append(next(clock) - cpu)
-    found["rows"] = answer.table.num_rows
-    found["first_row"] = {key: str(value)[:60] for key, value in (answer.records or [{}])[0].items()}
+    found["rows"] = result.table.num_rows
+    found["first_row"] = {key: str(value)[:60] for key, value in (result.records or [{}])[0].items()}
     found["peak_memory_bytes"] = peak_memory()
     return found
 
@@ -113,7 +113,7 @@ def peak_memory() -> int:
     return int(line.split()[1]) * 1024
 
 
-def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
+def time_all(location: str, questions: list[str]) -> dict[str, Any]:
     """Answer each question in a new process."""
     found = {}
     for question in questions:
@@ -123,7 +123,7 @@ def ask_all(location: str, questions: list[str]) -> dict[str, Any]:
         one = found[question]
         wall, cpu = (", ".join(f"{value:.2f}" for value in one[kind]) for kind in ("wall", "cpu"))
         print(
-            f"{question:18} {QUESTIONS[question]}: {wall} s (CPU {cpu} s), opening {one['open_wall']:.2f} s "
+            f"{question:18} {QUERIES[question]}: {wall} s (CPU {cpu} s), opening {one['open_wall']:.2f} s "
             f"(CPU {one['open_cpu']:.2f} s), {one['peak_memory_bytes'] / 1e6:.0f} MB, {one['rows']} rows"
             + (f"; goal {GOALS[question]} s" if question in GOALS else ""),
             flush=True,
@@ -151,12 +151,12 @@ def main() -> None:
     parser.add_argument("--nights", type=int, default=20, help="the number of nights in the store (default: 20)")
     parser.add_argument("--steps", type=int, default=10, help="updates per utterance, for every method but source")
     parser.add_argument("--shards", action="store_true", help="write shards, ask, compact, and ask again")
-    parser.add_argument("--question", action="append", choices=list(QUESTIONS), help="only this one; repeatable")
+    parser.add_argument("--question", action="append", choices=list(QUERIES), help="only this one; repeatable")
     parser.add_argument("--no-results", action="store_true", help="write no results")
-    parser.add_argument("--ask", choices=list(QUESTIONS), help=argparse.SUPPRESS)
+    parser.add_argument("--ask", choices=list(QUERIES), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
-        print(json.dumps(ask(given.folder, given.ask)))
+        print(json.dumps(time_query(given.folder, given.ask)))
         return
     if given.nights < 1:
         parser.error(f"--nights is {given.nights}; at least one is needed")
@@ -178,7 +178,7 @@ def main() -> None:
         write_night(store, speech, night, given.steps, given.shards)
     written = {"nights": len(missing), "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     utterances = given.nights * len(DOMAINS) * len(METHODS) * UTTERANCES
-    questions = given.question or list(QUESTIONS)
+    questions = given.question or list(QUERIES)
     newest = run_name(given.nights - 1)
     if update_statistics(store, newest):
         print(f"statistics were computed only for {newest}", flush=True)
@@ -192,7 +192,7 @@ def main() -> None:
     def measure(name: str) -> None:
         files, size = files_in(given.folder)
         print(f"{given.nights} nights, {utterances} utterances, {name}: {files} files, {size / 1e9:.2f} GB", flush=True)
-        found[name] = {"files": files, "bytes": size, **ask_all(given.folder, questions)}
+        found[name] = {"files": files, "bytes": size, **time_all(given.folder, questions)}
 
     if given.shards:
         measure("shards")

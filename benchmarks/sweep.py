@@ -76,7 +76,7 @@ class Run:
         adapter = Adapter(model, method, learning_rate=rate, **options)
         with MemoryWarnings() as warnings, compaction(setting.get("compaction", candidates.COMPACTION)):
             cost, results = timed(partial(adapter.transcribe, waveforms), model.device)
-        return cls(cost, sum(result.updates for result in results) / len(results), len(warnings.said))
+        return cls(cost, sum(result.updates for result in results) / len(results), len(warnings.messages))
 
 
 def groups(work: Work) -> dict[str, list[tuple[Any, dict[str, Any]]]]:

@@ -232,5 +232,5 @@ def sounds(work: Work, count: int) -> list[NDArray[np.float32]]:
 def spread(waveforms: Sequence[NDArray[np.float32]], count: int) -> list[int]:
     """Return the indices of `count` waveforms (all, if there are no more), from the shortest to the longest."""
     order = sorted(range(len(waveforms)), key=lambda index: len(waveforms[index]))
-    places = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
-    return [order[place] for place in places]
+    positions = np.linspace(0, len(order) - 1, min(count, len(order))).round().astype(int)
+    return [order[position] for position in positions]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapter", "__version__", "em_loss", "load_model", "mix_at_snr", "open_store", "read_audio"]
 
-_HOMES = {
+_MODULES = {
     "Adapter": "emtta_core.adaptation.adapter",
     "em_loss": "emtta_core.adaptation.objective",
     "load_model": "emtta_core.model.load",
@@ -36,9 +36,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("emtta")
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -17,7 +17,7 @@ from emtta_core.errors import StoreError
 CACHE = "EMTTA_CACHE"
 """The environment variable that overrides the cache folder."""
 
-SETTLED = 2.0
+MIN_AGE = 2.0
 """Seconds without a change after which a further change shows in a file's time, however coarse the clock."""
 
 
@@ -38,7 +38,7 @@ def save(kind: str, key: str, content: dict[str, Any]) -> None:
 
 def is_settled(modified_ns: int) -> bool:
     """Whether a file changed at this time, in nanoseconds since 1970, has been unchanged for long enough."""
-    return time.time() - modified_ns / 1e9 > SETTLED
+    return time.time() - modified_ns / 1e9 > MIN_AGE
 
 
 def folder(kind: str) -> Path:

@@ -28,7 +28,7 @@ ALL = "all"
 NOT_DISTINGUISHABLE = "not distinguishable"
 """The verdict on a change that may be due to chance."""
 
-_NAMED = 5
+_MAX_LISTED = 5
 """The most domains that an error message names."""
 
 _SHARED_CELLS = (
@@ -164,7 +164,7 @@ def compare(
             them (the message names the fields that differ); they were scored by different normalizers; no utterance is
             scored in both; or `alpha` or `min_effect` is out of range.
     """
-    least = check_thresholds(alpha, min_effect)
+    min_change = check_thresholds(alpha, min_effect)
     # 1) what both runs have, and whether it is the same speech
     plan_a, plan_b = ({(row.domain, row.method, row.seed): row for row in store.plan(run)} for run in (run_a, run_b))
     cells = _shared(plan_a, plan_b, run_a, run_b, methods, domains)
@@ -200,9 +200,9 @@ def compare(
             notes.append(f"{method}: the mean over all domains is hidden because {why}")
         changes |= {(domain, method): change for domain, change in found.items()}
     # 4) the verdicts, over all figures of the comparison
-    judged = _judged(changes, alpha, least)
+    judged = _judged(changes, alpha, min_change)
     notes += _cautions(judged)
-    return Comparison(run_a, run_b, alpha, least, judged, tuple(differing), tuple(notes))
+    return Comparison(run_a, run_b, alpha, min_change, judged, tuple(differing), tuple(notes))
 
 
 def corrected(p_values: Mapping[Figure, float]) -> dict[Figure, float]:
@@ -215,10 +215,10 @@ def corrected(p_values: Mapping[Figure, float]) -> dict[Figure, float]:
     Args:
         p_values: two-sided p-values by domain (or `ALL`) and method.
     """
-    found: dict[Figure, float] = {}
-    for family in ([cell for cell in p_values if (cell[0] == ALL) is whole] for whole in (True, False)):
-        found |= dict(zip(family, holm([p_values[cell] for cell in family]).tolist(), strict=True))
-    return found
+    adjusted: dict[Figure, float] = {}
+    for family in ([cell for cell in p_values if (cell[0] == ALL) is is_mean] for is_mean in (True, False)):
+        adjusted |= dict(zip(family, holm([p_values[cell] for cell in family]).tolist(), strict=True))
+    return adjusted
 
 
 def _shared(
@@ -239,10 +239,10 @@ def _shared(
             has.append(f"{run} has {_listed({domain for domain, *_ in plan})} with {_listed(methods_of)}")
         common = "domain, method and seed" if seeds_differ else "domain and method"
         raise UsageError(f"the runs have no {common} in common: {'; '.join(has)}")
-    for what, names, asked in zip(
+    for what, names, requested in zip(
         ("domain", "method"), list(zip(*shared, strict=True))[:2], (domains, methods), strict=True
     ):
-        for name in asked:
+        for name in requested:
             if name not in names:
                 raise unknown(f"{what} of both runs", name, sorted(set(names)))
     kept = [cell for cell in shared if (not domains or cell[0] in domains) and (not methods or cell[1] in methods)]
@@ -260,7 +260,7 @@ def _differences(store: Store, run_a: str, run_b: str) -> list[Difference]:
         suite_a, suite_b = (parse_suite(row.suite_toml).identity() for row in rows)
     except UsageError:  # recorded by a release with other fields
         suite_a = suite_b = {}
-    made_a, made_b = (
+    record_a, record_b = (
         {
             "the model's weights": row.model_digest,
             "the algorithm's version": row.algorithm_version,
@@ -270,7 +270,7 @@ def _differences(store: Store, run_a: str, run_b: str) -> list[Difference]:
         }
         for row in rows
     )
-    return [Difference(*item) for item in (*differences(suite_a, suite_b), *differences(made_a, made_b))]
+    return [Difference(*item) for item in (*differences(suite_a, suite_b), *differences(record_a, record_b))]
 
 
 def _other_speech(domains: Sequence[str], run_a: str, run_b: str, differing: Sequence[Difference]) -> str:
@@ -298,8 +298,8 @@ def _left_out(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     # A sentence for each cell with utterances that lack a score in a run; `pairs` are ordered by cell.
     notes, cells = [], {_cell(pair): None for pair in pairs}
     for (domain, method, seed), of_cell in groupby(pairs, _cell):
-        lacking = [(pair["error_a"] is not None, pair["error_b"] is not None) for pair in of_cell]
-        a, b, either = (sum(sides) for sides in zip(*((a, b, a or b) for a, b in lacking), strict=True))
+        in_error = [(pair["error_a"] is not None, pair["error_b"] is not None) for pair in of_cell]
+        a, b, either = (sum(sides) for sides in zip(*((a, b, a or b) for a, b in in_error), strict=True))
         if either:
             why = "they are in error or not done"
             cell = f"{domain}/{method}{_named(seed, cells)}"
@@ -321,11 +321,11 @@ def _other_seeds(plan_a: Collection[Cell], plan_b: Collection[Cell], cells: Coll
     notes = []
     for method in dict.fromkeys(name for _, name, _ in cells):
         a, b = ({seed: None for _, name, seed in plan if name == method} for plan in (plan_a, plan_b))
-        lacking = [*(f"{seed} of A" for seed in a if seed not in b), *(f"{seed} of B" for seed in b if seed not in a)]
-        if lacking:
+        missing = [*(f"{seed} of A" for seed in a if seed not in b), *(f"{seed} of B" for seed in b if seed not in a)]
+        if missing:
             both = ", ".join(str(seed) for seed in a if seed in b)
             notes.append(
-                f"{method}: compared over the seeds that both runs have ({both}), without {', '.join(lacking)}"
+                f"{method}: compared over the seeds that both runs have ({both}), without {', '.join(missing)}"
             )
     return notes
 
@@ -336,7 +336,7 @@ def _over_seeds(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for pair in pairs:
         found.setdefault((pair["domain"], pair["method"], pair["utterance_id"]), []).append(pair)
     names = ("errors_a", "errors_b")
-    return [{**own[0], **{name: fmean(pair[name] for pair in own) for name in names}} for own in found.values()]
+    return [{**runs[0], **{name: fmean(pair[name] for pair in runs) for name in names}} for runs in found.values()]
 
 
 def _cautions(changes: Sequence[Change]) -> list[str]:
@@ -359,31 +359,31 @@ def _changes(pairs: Sequence[Mapping[str, Any]]) -> dict[str, paired.Change]:
     return {name: sample.change([name]) for name in sample.domains} | {ALL: sample.change(sample.domains)}
 
 
-def _judged(changes: Mapping[Figure, paired.Change], alpha: float, least: MinEffect) -> tuple[Change, ...]:
+def _judged(changes: Mapping[Figure, paired.Change], alpha: float, min_change: MinEffect) -> tuple[Change, ...]:
     p_values = corrected({cell: change.p for cell, change in changes.items()})
     flips = corrected({cell: change.p_sign_flip for cell, change in changes.items()})
     judged = []
     for cell, change in changes.items():
-        own = {"method": cell[1], "domain": cell[0], "p": p_values[cell], "p_sign_flip": flips[cell]}
-        own["verdict"] = _verdict(change, p_values[cell], alpha, least)
-        judged.append(Change(**asdict(change) | own))
+        figures = {"method": cell[1], "domain": cell[0], "p": p_values[cell], "p_sign_flip": flips[cell]}
+        figures["verdict"] = _verdict(change, p_values[cell], alpha, min_change)
+        judged.append(Change(**asdict(change) | figures))
     return tuple(judged)
 
 
-def _verdict(change: paired.Change, p: float, alpha: float, least: MinEffect) -> str:
+def _verdict(change: paired.Change, p: float, alpha: float, min_change: MinEffect) -> str:
     if not change.wins and not change.losses:
         return "unchanged"
     if p > alpha:
         return NOT_DISTINGUISHABLE
-    if not least.exceeded_by(change.difference, change.wer_a):
+    if not min_change.exceeded_by(change.difference, change.wer_a):
         return "too small"
     return "worse" if change.difference > 0 else "better"
 
 
 def _listed(names: Collection[str]) -> str:
     ordered = sorted(names)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-    return ", ".join(ordered[:_NAMED]) + more
+    more = f" and {len(ordered) - _MAX_LISTED} more" if len(ordered) > _MAX_LISTED else ""
+    return ", ".join(ordered[:_MAX_LISTED]) + more
 
 
 def _shown(value: Any) -> str:

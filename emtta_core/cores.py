@@ -24,8 +24,8 @@ variable is read when torch is imported.
 
 def cores() -> int:
     """How many cores this process may use: those in its affinity mask, limited by its container's quota."""
-    here = len(_affinity() or ()) or os.cpu_count() or 1
-    return min(here, _quota(QUOTA) or here)
+    count = len(_affinity() or ()) or os.cpu_count() or 1
+    return min(count, _quota(QUOTA) or count)
 
 
 def waiting_threads_spin() -> bool:

@@ -98,8 +98,8 @@ def check_installed_files() -> None:
     foreign = [file for file in shared if file.hash and _digest(file) != file.hash.value]
     if foreign:
         names, more = ", ".join(map(str, foreign[:3])), f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        owners = _others_with(foreign)
-        by = f", which {' and '.join(owners)} also installs," if owners else ""
+        packages = _others_with(foreign)
+        by = f", which {' and '.join(packages)} also installs," if packages else ""
         raise EmttaError(
             f"{names}{more}{by} in {ROOT}: not the files of emtta that were installed there; install emtta in its own "
             f"environment, or restore it: pip install --force-reinstall --no-deps '{_source(emtta)}'"
@@ -114,11 +114,11 @@ def _digest(file: PackagePath) -> str | None:
 
 
 def _others_with(files: Sequence[PackagePath]) -> list[str]:
-    wanted = {file.as_posix() for file in files}
+    paths = {file.as_posix() for file in files}
     return sorted(
         str(other.name)
         for other in distributions(path=[str(ROOT)])
-        if other.name != "emtta" and wanted & {file.as_posix() for file in other.files or []}
+        if other.name != "emtta" and paths & {file.as_posix() for file in other.files or []}
     )
 
 

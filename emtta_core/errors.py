@@ -14,11 +14,11 @@
         _UnknownRequestError      a server does not support a part of S3; in store.s3
       TooManyErrorsError          more errors than the suite allows; in pipeline.evaluate
       InterruptedRunError         the run was asked to stop; in pipeline.job
-        UnwantedError             a worker was ended with its run; in worker.worker
+        StoppedWorkerError        a worker was ended with its run; in worker.worker
       GarbageError                a worker wrote something other than a message; in worker.worker
       JobFailedError              a job would fail again; in worker.worker
       TransientError              another attempt may succeed; in faults
-        PassingError              a job failed with such a fault; in worker.worker
+        TransientJobError         a job failed with such a fault; in worker.worker
         WorkerLostError           a worker ended during its job; in worker.worker
           LostTaskError           a task run ended with its process; in flows.executor
 
@@ -63,10 +63,10 @@ class StoreError(EmttaError):
 
 def unknown(what: str, value: object, allowed: "list[str] | tuple[str, ...]") -> UsageError:
     """The error for an unknown name: what it names, its value, the nearest valid name, and all valid names."""
-    by_small_letters = {name.lower(): name for name in allowed}
-    near = [by_small_letters[name] for name in get_close_matches(str(value).lower(), by_small_letters, 1, cutoff=0.7)]
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    return UsageError(f"unknown {what} {str(value)!r}{meant}; choose from: {', '.join(sorted(allowed)) or '(none)'}")
+    by_lower_case = {name.lower(): name for name in allowed}
+    near = [by_lower_case[name] for name in get_close_matches(str(value).lower(), by_lower_case, 1, cutoff=0.7)]
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return UsageError(f"unknown {what} {str(value)!r}{hint}; choose from: {', '.join(sorted(allowed)) or '(none)'}")
 
 
 def in_words(error: BaseException) -> str:
@@ -74,13 +74,13 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         file = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror}{file}"
-    text = _KIND.sub("", str(error).strip().partition("\n")[0].strip())[:_MOST]
+    text = _KIND.sub("", str(error).strip().partition("\n")[0].strip())[:_MAX_LENGTH]
     if isinstance(error, KeyError):
         return f"there is no {text}" if text else "something is missing"
     return text or next((words for kind, words in _SILENT.items() if isinstance(error, kind)), "no reason given")
 
 
-_MOST = 300
+_MAX_LENGTH = 300
 """The most characters kept of a library's message."""
 
 _KIND = re.compile(r"^(?:[\w.]*(?:Error|Exception|Warning)\b[:(\s]*)+")

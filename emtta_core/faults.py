@@ -53,11 +53,11 @@ TRANSIENT_ERRNOS = frozenset(
 )
 
 
-FOR_GOOD = ("no kernel image is available", "invalid device ordinal", "no CUDA-capable device")
+PERMANENT = ("no kernel image is available", "invalid device ordinal", "no CUDA-capable device")
 """CUDA messages for faults that persist in another process: torch has no code for the GPU, or there is no GPU."""
 
 
-LOST = (
+GPU_FAILURES = (
     "CUBLAS_STATUS_EXECUTION_FAILED",
     "CUBLAS_STATUS_INTERNAL_ERROR",
     "CUDNN_STATUS_EXECUTION_FAILED",
@@ -131,10 +131,10 @@ def machine_fault(error: BaseException) -> str | None:
 
 def _lost_device(error: BaseException) -> bool:
     text = str(error)
-    if is_out_of_memory(error) or any(words in text for words in FOR_GOOD):
+    if is_out_of_memory(error) or any(words in text for words in PERMANENT):
         return False
     # torch's own error is recognized by name, so that this module need not import torch.
-    in_a_library = isinstance(error, RuntimeError) and any(words in text for words in LOST)
+    in_a_library = isinstance(error, RuntimeError) and any(words in text for words in GPU_FAILURES)
     return in_a_library or type(error).__name__ == "AcceleratorError"
 
 

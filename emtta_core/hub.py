@@ -36,7 +36,7 @@ _NO_ACCESS = frozenset({401, 403})
 _BLOCK = 1 << 20
 """Bytes to read ahead in a file that is read over the network."""
 
-_ELSEWHERE = {
+_OFFLINE = {
     "model": "without a network, download it elsewhere and give its folder as the model's name",
     "dataset": "connect to the network and try again, or put the extracted corpus into a folder that EMTTA_CORPORA "
     "names (see docs/corpora.md)",
@@ -137,10 +137,12 @@ class Repository:
         import huggingface_hub
 
         try:
-            found = huggingface_hub.try_to_load_from_cache(self.name, path, revision=self.revision, repo_type=self.kind)
+            cached = huggingface_hub.try_to_load_from_cache(
+                self.name, path, revision=self.revision, repo_type=self.kind
+            )
         except huggingface_hub.errors.HFValidationError:  # not a valid name on the hub
             return None
-        return Path(found) if isinstance(found, str) and Path(found).is_file() else None
+        return Path(cached) if isinstance(cached, str) and Path(cached).is_file() else None
 
     def missing(self, paths: Sequence[str]) -> dict[str, int]:
         """The size in bytes of each file of a pinned repository that has not been fetched yet."""
@@ -249,7 +251,7 @@ class Repository:
         )
 
     def _unreachable(self, reason: str) -> UnreachableHubError:
-        return UnreachableHubError(f"{self} cannot be downloaded from {endpoint()}: {reason}; {_ELSEWHERE[self.kind]}")
+        return UnreachableHubError(f"{self} cannot be downloaded from {endpoint()}: {reason}; {_OFFLINE[self.kind]}")
 
     def _answered(self, error: "HfHubHTTPError") -> EmttaError:
         status = error.response.status_code if error.response is not None else 0

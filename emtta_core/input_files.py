@@ -91,8 +91,8 @@ def limit(name: str) -> float:
     return value
 
 
-def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.stat_result:
-    """Check that a path, links followed, is a regular file of at most `most` bytes; return its status without reading.
+def check_plain(path: str | PathLike[str], *, max_bytes: float | None = None) -> os.stat_result:
+    """Check that a path, links followed, is a regular file of at most `max_bytes`; return its status without reading.
 
     Raises:
         OSError: it does not exist, is not a regular file, or is larger.
@@ -102,15 +102,15 @@ def check_plain(path: str | PathLike[str], *, most: float | None = None) -> os.s
     for is_kind, kind in _KINDS:
         if is_kind(status.st_mode):
             raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(path))
-    if most is not None and status.st_size > most:
-        size, limited = status.st_size / MEBIBYTE, most / MEBIBYTE
+    if max_bytes is not None and status.st_size > max_bytes:
+        size, limited = status.st_size / MEBIBYTE, max_bytes / MEBIBYTE
         raise OSError(errno.EFBIG, f"it has {size:,.0f} MiB, but the limit is {limited:,.0f} MiB", str(path))
     return status
 
 
-def read_plain(path: str | PathLike[str], *, most: float | None = None) -> bytes:
+def read_plain(path: str | PathLike[str], *, max_bytes: float | None = None) -> bytes:
     """Read a regular file; see `check_plain`."""
-    check_plain(path, most=most)
+    check_plain(path, max_bytes=max_bytes)
     return Path(path).read_bytes()
 
 

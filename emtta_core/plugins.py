@@ -117,11 +117,11 @@ def check_sources(planned: Mapping[str, str]) -> None:
         UsageError: one differs here, or has changed since this process imported it.
     """
     for path, source in planned.items():
-        here = _source(path)
-        if here != source:
+        digest = _source(path)
+        if digest != source:
             raise UsageError(
-                f"the source of the plug-in {path!r} is {here} here, but the cell was planned with {source}; run the "
+                f"the source of the plug-in {path!r} is {digest} here, but the cell was planned with {source}; run the "
                 "suite again to plan it with the current source, and use the same source on all machines"
             )
-        if _sources.get(path, here) != here:
+        if _sources.get(path, digest) != digest:
             raise UsageError(f"the plug-in {path!r} has changed since this process imported it; restart the process")

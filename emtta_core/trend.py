@@ -17,7 +17,7 @@ from emtta_core.store import Catalogue, Store
 NIGHTS = 30
 """The most nights over which a trend is sought."""
 
-FEWEST_NIGHTS = 3
+MIN_NIGHTS = 3
 """The fewest nights in which a trend can be detected."""
 
 THRESHOLD = 3.8
@@ -107,8 +107,8 @@ def watch(
     Raises:
         UsageError: no such run, or `nights`, `threshold` or `min_effect` is out of range.
     """
-    least = check_trend(nights, threshold, min_effect)
-    values = {"trend_nights": nights, "trend_z": f"{threshold:f}", "min_effect": least.value}
+    min_change = check_trend(nights, threshold, min_effect)
+    values = {"trend_nights": nights, "trend_z": f"{threshold:f}", "min_effect": min_change.value}
     with Catalogue(store) as catalogue:
         every = catalogue.query(
             "SELECT count(*) FROM raw.runs AS one INNER JOIN raw.runs AS this USING (suite, model) "
@@ -126,8 +126,8 @@ def check_trend(nights: int, threshold: float, min_effect: float | str) -> MinEf
     Raises:
         UsageError: `nights`, `threshold` or `min_effect` is out of range.
     """
-    if not FEWEST_NIGHTS <= nights <= 1000:
-        raise UsageError(f"the trend is sought over {nights} nights; give a number from {FEWEST_NIGHTS} to 1000")
+    if not MIN_NIGHTS <= nights <= 1000:
+        raise UsageError(f"the trend is sought over {nights} nights; give a number from {MIN_NIGHTS} to 1000")
     if not 0 <= threshold < math.inf:
         raise UsageError(f"the threshold of a trend is {threshold:g}; give a number from 0, such as {THRESHOLD:g}")
     return MinEffect.read(min_effect)
@@ -137,7 +137,7 @@ def _trends(rows: Sequence[dict[str, Any]], run_id: str) -> list[Trend]:
     # The trends of a run; `rows` are of the report `history`, by date.
     tonight = [row for row in rows if row["run_id"] == run_id and row["trend"] is not None]
     earlier = itertools.takewhile(lambda row: row["run_id"] != run_id, rows)
-    before = {row["method"]: row["trend"] for row in earlier}
+    previous = {row["method"]: row["trend"] for row in earlier}
     return [
         Trend(
             method=row["method"],
@@ -146,7 +146,7 @@ def _trends(rows: Sequence[dict[str, Any]], run_id: str) -> list[Trend]:
             drift=row["drift"],
             z=row["z"],
             wer=row["wer"],
-            is_new=row["trend"] == "worse" and before.get(row["method"]) != "worse",
+            is_new=row["trend"] == "worse" and previous.get(row["method"]) != "worse",
         )
         for row in tonight
     ]

@@ -27,7 +27,7 @@ from emtta_core.store import Catalogue, Result, Store
 from emtta_core.store.describe import verdicts_of
 from emtta_core.trend import Watch
 
-MOST_ROWS = 1_000
+MAX_ROWS = 1_000
 """The most rows of a table artifact; the report has all."""
 
 
@@ -72,9 +72,9 @@ def publish_comparison(suite: str, run_id: str, comparison: Comparison | None, w
 
 
 def _table(name: str, result: Result, description: str) -> None:
-    rows: list[dict[str, Any]] = Result(result.table.slice(0, MOST_ROWS)).rounded
-    if result.table.num_rows > MOST_ROWS:
-        description += f"; the first {MOST_ROWS:,} of {result.table.num_rows:,} rows"
+    rows: list[dict[str, Any]] = Result(result.table.slice(0, MAX_ROWS)).rounded
+    if result.table.num_rows > MAX_ROWS:
+        description += f"; the first {MAX_ROWS:,} of {result.table.num_rows:,} rows"
     create_table_artifact(rows, name, description)
 
 
@@ -110,17 +110,17 @@ class Formatter(SanitizingFormatter, PrefectFormatter):
 @contextmanager
 def also_logging_to(store: Store, run_id: str) -> Iterator[None]:
     """Send the log records of this process also to the log of a run, inside the `with` block."""
-    root, own = logging.getLogger(), logging.getLogger("emtta")
+    root, emtta_logger = logging.getLogger(), logging.getLogger("emtta")
     with store.run_log(run_id) as path:
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(Formatter())
         root.addHandler(handler)
-        level = own.level
-        own.setLevel(logging.INFO)
+        level = emtta_logger.level
+        emtta_logger.setLevel(logging.INFO)
         try:
             yield
         finally:
-            own.setLevel(level)
+            emtta_logger.setLevel(level)
             root.removeHandler(handler)
             handler.close()
 

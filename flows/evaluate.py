@@ -27,8 +27,8 @@ from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.preparation import Prepared
 from emtta_core.pipeline.rescoring import settle_figures
 from emtta_core.pipeline.reuse import Reuse
-from emtta_core.pipeline.run import Run, as_now, check_unchanged, load_run
-from emtta_core.pipeline.selection import Redo, resume_command, with_whole_streams, works_of
+from emtta_core.pipeline.run import Run, check_unchanged, load_run, with_current_settings
+from emtta_core.pipeline.selection import Redo, expand_to_streams, resume_command, work_units_of
 from emtta_core.pipeline.state import CellState, cell_states
 from emtta_core.store import Store
 from emtta_core.store.lease import Lease, lease
@@ -42,7 +42,7 @@ from tasks.cells import hide_passwords, prepare, retry_options
 INTERRUPTED = "Interrupted"
 """The name of the final state of a run that was asked to stop."""
 
-FAILURES_NAMED = 20
+MAX_LISTED_FAILURES = 20
 """The most failures that a state's message names; the report `failures` has all."""
 
 
@@ -86,54 +86,54 @@ def evaluate(
     """
     opened = Store.open(store)
     run = load_run(opened, run_id)
-    run = as_now(run, runtime or run.suite.runtime, model or run.suite.model)
+    run = with_current_settings(run, runtime or run.suite.runtime, model or run.suite.model)
     check_unchanged(opened, run)
     _check_model(run)
     chosen = None if cells is None else set(cells)
-    wanted = [cell for cell in run.cells if chosen is None or (cell.domain, cell.method, cell.seed) in chosen]
+    selected = [cell for cell in run.cells if chosen is None or (cell.domain, cell.method, cell.seed) in chosen]
     start = partial(start_executor, run, opened, runner, ray_address, devices, isolation)
     with lease(opened, run_id) as held:
-        return _execute(run, opened, wanted, start, redo, held)
+        return _execute(run, opened, selected, start, redo, held)
 
 
 def _execute(
     run: Run,
     store: Store,
-    wanted: Collection[Cell],
+    selected: Collection[Cell],
     start: Callable[[int], AbstractContextManager[Executor]],
     redo: Redo,
     held: Lease,
 ) -> State[Any]:
     # 1) link results of other runs for these cells
-    wanted = with_whole_streams(run.suite, run.cells, wanted)
+    selected = expand_to_streams(run.suite, run.cells, selected)
     states = cell_states(store, run.run_id)
-    lacking = [state.cell for state in states if state.missing and state.cell in wanted]
-    reuse = Reuse(store, run, lacking if redo != "all" else [])
-    found = reuse.of_cells()
-    if found:
-        reuse.link(found)
+    incomplete = [state.cell for state in states if state.missing and state.cell in selected]
+    reuse = Reuse(store, run, incomplete if redo != "all" else [])
+    reusable = reuse.of_cells()
+    if reusable:
+        reuse.link(reusable)
         states = cell_states(store, run.run_id)
-    open_cells = [state.cell for state in states if state.cell in wanted and state.open_to(redo)]
-    todo_cells = with_whole_streams(run.suite, run.cells, open_cells)
+    open_cells = [state.cell for state in states if state.cell in selected and state.open_to(redo)]
+    todo_cells = expand_to_streams(run.suite, run.cells, open_cells)
     todo = [state for state in states if state.cell in todo_cells]
     if not todo:
         settle_figures(store, run.run_id, held)
-        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
+        return Completed(message=f"run {run.run_id}: {len(selected)} cells complete")
     # 2) prepare the domains and evaluate the cells, on an executor for that many cells
     with start(len(todo)) as executor:
         dispatch = Dispatch(run, store, executor, redo, held, reuse)
         channel.publish(_started(run, todo, redo, executor.size))
         failures = dispatch.run_all(todo)
-        answers = wait_for_records(dispatch.records)  # while the processes that send some of them still exist
+        server_answers = wait_for_records(dispatch.records)  # while the processes that send some of them still exist
     # 3) score with the suite's other scorers, compute the statistics, and return the final state
     held.check(store)
-    show = (lambda catalogue: publish(store, run.run_id, catalogue=catalogue)) if answers else None
-    settle_figures(store, run.run_id, held, show)
+    publish_page = (lambda catalogue: publish(store, run.run_id, catalogue=catalogue)) if server_answers else None
+    settle_figures(store, run.run_id, held, publish_page)
     if not failures:
-        return Completed(message=f"run {run.run_id}: {len(wanted)} cells complete")
-    others = [state.cell for state in states if not (state.complete or state.cell in wanted)]
+        return Completed(message=f"run {run.run_id}: {len(selected)} cells complete")
+    others = [state.cell for state in states if not (state.complete or state.cell in selected)]
     command = resume_command(run.run_id, store.location, list(failures), [*failures, *others])
-    return _failed(run.run_id, len(wanted), failures, command)
+    return _failed(run.run_id, len(selected), failures, command)
 
 
 def _started(run: Run, todo: Sequence[CellState], redo: Redo, workers: int) -> Started:
@@ -154,19 +154,19 @@ def _check_model(run: Run) -> None:
         )
 
 
-def _failed(run_id: str, wanted: int, failures: dict[Cell, str], command: str) -> State[Any]:
-    named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:FAILURES_NAMED]]
-    if len(failures) > FAILURES_NAMED:
-        named.append(f"… and {len(failures) - FAILURES_NAMED} more")
+def _failed(run_id: str, selected: int, failures: dict[Cell, str], command: str) -> State[Any]:
+    named = [f"{cell.name}: {error}" for cell, error in list(failures.items())[:MAX_LISTED_FAILURES]]
+    if len(failures) > MAX_LISTED_FAILURES:
+        named.append(f"… and {len(failures) - MAX_LISTED_FAILURES} more")
     by = channel.stopped_by
     how = "failed" if by is None else f"are not complete, as it was asked to stop by {by.name}"
-    head, tail = f"run {run_id}: {len(failures)} of {wanted} cells {how}", f"finish them with: {command}"
+    head, tail = f"run {run_id}: {len(failures)} of {selected} cells {how}", f"finish them with: {command}"
     message = "\n".join([head, *named, tail])
     get_run_logger().error(message)
     return Failed(message=message) if by is None else Failed(name=INTERRUPTED, message=message)
 
 
-NOT_BEGUN = "not begun: the run was asked to stop"
+NOT_STARTED = "not begun: the run was asked to stop"
 """Why a cell is not complete, if nothing else is known."""
 
 
@@ -178,7 +178,7 @@ class Dispatch:
         self._run, self._store, self._executor, self._redo = run, store, executor, redo
         self._lease, self._reuse = held, reuse
         self._retries = retry_options(run.suite.runtime)
-        self._ended: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[PrefectFuture[Any] | signal.Signals] = queue.SimpleQueue()
         self._preparing: dict[PrefectFuture[Any], str] = {}
         self._evaluating: dict[PrefectFuture[Any], tuple[Cell, ...]] = {}
         self._waiting: dict[tuple[Cell, ...], set[str]] = {}  # work waiting for these domains
@@ -201,19 +201,19 @@ class Dispatch:
         domains: dict[str, list[Cell]] = {}
         for cell in cells:
             domains.setdefault(cell.domain, []).append(cell)
-        self._waiting = {work: {cell.domain for cell in work} for work in works_of(self._run.suite, cells)}
+        self._waiting = {work: {cell.domain for cell in work} for work in work_units_of(self._run.suite, cells)}
         waiting, ready = deque(domains), deque[tuple[Cell, ...]]()
         runtime = self._run.suite.runtime
         # Tasks end and signals arrive in other threads or between any two lines: both go through one queue, so that
         # only this thread changes what has begun.
-        with _interrupts(self._ended.put):
+        with _interrupts(self._events.put):
             while waiting or ready or self._preparing or self._evaluating:
                 # Preparation uses cores, and evaluation devices: each is kept as busy as possible, independently.
                 while waiting and len(self._preparing) < runtime.prepare_workers:
                     self._prepare(domains[waiting.popleft()][0])
                 while ready and len(self._evaluating) < self._executor.size:
                     self._evaluate(ready.popleft())
-                future = self._ended.get()
+                future = self._events.get()
                 if isinstance(future, signal.Signals):
                     channel.ask_to_stop(future)
                     waiting.clear()
@@ -222,14 +222,14 @@ class Dispatch:
                     ready.extend(self._prepared(future, domains[self._preparing.pop(future)]))
                 else:
                     ready.extend(self._evaluated(future, self._evaluating.pop(future)))
-        return {cell: self._failures.get(cell, NOT_BEGUN) for cell in cells if cell not in self._complete}
+        return {cell: self._failures.get(cell, NOT_STARTED) for cell in cells if cell not in self._complete}
 
     def _prepare(self, cell: Cell) -> None:
         suite = self._run.suite
         task = prepare.with_options(**self._retries)
         # If a cell failed before, its audio may have been the cause: utterances in error are prepared again.
-        again = cell.domain in self._failed
-        future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit, again)
+        retry_errors = cell.domain in self._failed
+        future = task.submit(suite.domain(cell.domain), cell.corpus_id, self._store.location, suite.limit, retry_errors)
         self._preparing[future] = cell.domain
         self._follow(future)
 
@@ -243,7 +243,7 @@ class Dispatch:
 
     def _follow(self, future: PrefectFuture[Any]) -> None:
         self.records += 1
-        future.add_done_callback(self._ended.put)
+        future.add_done_callback(self._events.put)
 
     def _prepared(self, future: PrefectFuture[Any], cells: list[Cell]) -> list[tuple[Cell, ...]]:
         # The work that can begin now that the preparation of a domain with these cells has ended; none if it failed.
@@ -251,49 +251,49 @@ class Dispatch:
         if error is None:
             done: Prepared = future.result()
             channel.publish(DomainPrepared(domain, done.corpus.utterances, done.reused, done.seconds))
-            return [] if channel.stopping() else self._one_of_each(self._begun_by(domain, self._not_reused(cells)))
+            return [] if channel.stopping() else self._distinct(self._ready_after(domain, self._not_reused(cells)))
         channel.publish(DomainPrepared(domain, 0, reused=False, seconds=0.0, error=describe(error)))
-        lost = [cell for work in self._waiting if not set(work).isdisjoint(cells) for cell in work]
+        blocked = [cell for work in self._waiting if not set(work).isdisjoint(cells) for cell in work]
         self._waiting = {work: domains for work, domains in self._waiting.items() if set(work).isdisjoint(cells)}
-        for cell in lost:
+        for cell in blocked:
             which = "the domain" if cell.domain == domain else f"the domain {domain} of its stream"
             reason = EmttaError(f"{which} could not be prepared: {describe(error)}")
             fail_cell(cell, self._store, self._run.run_id, reason, channel.publish)
             self._failures[cell] = describe(reason)
         return []
 
-    def _begun_by(self, domain: str, cells: Collection[Cell]) -> list[tuple[Cell, ...]]:
+    def _ready_after(self, domain: str, cells: Collection[Cell]) -> list[tuple[Cell, ...]]:
         # The work of this prepared domain that can begin; a stream, once the last of its domains is prepared.
         ready = []
-        for work, lacking in self._waiting.items():
-            lacking.discard(domain)
-            if not lacking and not set(work).isdisjoint(cells):
+        for work, missing in self._waiting.items():
+            missing.discard(domain)
+            if not missing and not set(work).isdisjoint(cells):
                 ready.append(work)
-        self._waiting = {work: lacking for work, lacking in self._waiting.items() if lacking}
+        self._waiting = {work: missing for work, missing in self._waiting.items() if missing}
         return ready
 
-    def _one_of_each(self, works: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
+    def _distinct(self, units: Sequence[tuple[Cell, ...]]) -> list[tuple[Cell, ...]]:
         # Among cells that are the same work (for example if a sweep includes a method's own value), one begins, and the
         # others reuse its results.
-        begun = []
-        for work in works:
+        distinct = []
+        for work in units:
             cell = work[0]
             if len(work) == 1 and cell.cell_id in self._same and self._reuse.shares(cell):
                 self._same[cell.cell_id].append(cell)
             else:
                 self._same.setdefault(cell.cell_id, [])
-                begun.append(work)
-        return begun
+                distinct.append(work)
+        return distinct
 
     def _not_reused(self, cells: list[Cell]) -> list[Cell]:
         # Link results for the utterances of a corpus from other runs, or from other cells of this one, and return the
         # cells that still have utterances to do.
-        found = self._reuse.of_utterances(cells)
-        if not found:
+        reused = self._reuse.of_utterances(cells)
+        if not reused:
             return cells
-        self._reuse.link(found)
+        self._reuse.link(reused)
         states = {state.cell: state for state in cell_states(self._store, self._run.run_id)}
-        for cell in [cell for cell in found if not states[cell].open_to(self._redo)]:
+        for cell in [cell for cell in reused if not states[cell].open_to(self._redo)]:
             self._complete.add(cell)
             channel.publish(CellFinished(cell.name, cell.utterances, 0, states[cell].wer, 0.0))
         return [cell for cell in cells if cell not in self._complete]
@@ -319,8 +319,8 @@ class Dispatch:
     def _released(self, work: tuple[Cell, ...]) -> list[tuple[Cell, ...]]:
         # The cells that waited for this work and can begin, except those whose utterances it has all done.
         same = self._same.pop(work[0].cell_id, [])
-        left = self._not_reused(same) if same else []
-        return [] if channel.stopping() else self._one_of_each([(cell,) for cell in left])
+        ready = self._not_reused(same) if same else []
+        return [] if channel.stopping() else self._distinct([(cell,) for cell in ready])
 
 
 @contextmanager
@@ -331,18 +331,18 @@ def _interrupts(notify: Callable[[signal.Signals], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def first(number: int, _frame: FrameType | None) -> None:
         # From now on, a second signal has its usual effect, so that the user need not wait for a shard.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, usual[signal.SIGTERM])
+        signal.signal(signal.SIGTERM, previous[signal.SIGTERM])
         notify(signal.Signals(number))
 
-    for number in usual:
+    for number in previous:
         signal.signal(number, first)
     try:
         yield
     finally:
-        for number, handler in usual.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

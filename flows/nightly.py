@@ -44,8 +44,14 @@ def timezone_of(name: str) -> ZoneInfo:
     """The time zone `name`, such as `Europe/Berlin`; raises a UsageError that suggests similar names."""
     known = available_timezones()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or ["UTC", "Europe/Berlin", "America/New_York"]
-        raise UsageError(f"unknown time zone {name!r}; use a name of the IANA database, such as {', '.join(near)}")
+        close_matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or [
+            "UTC",
+            "Europe/Berlin",
+            "America/New_York",
+        ]
+        raise UsageError(
+            f"unknown time zone {name!r}; use a name of the IANA database, such as {', '.join(close_matches)}"
+        )
     return ZoneInfo(name)
 
 
@@ -91,7 +97,7 @@ REGRESSED = "Regressed"
 EVENT = "emtta.wer.regressed"
 """The event to which an automation reacts."""
 
-REGRESSIONS_NAMED = 50
+MAX_LISTED_REGRESSIONS = 50
 """The most figures that the event and the state's message name; the comparison has all."""
 
 
@@ -104,7 +110,7 @@ def _flow_run_name() -> str:
         return Path(suite).stem
 
 
-class _Ended(logging.Filter):
+class _FinalStateFilter(logging.Filter):
     """Reduces Prefect's log record of a final state chosen by the flow to one line without a traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -114,7 +120,7 @@ class _Ended(logging.Filter):
         return True
 
 
-_ENDED = _Ended()
+_FINAL_STATE_FILTER = _FinalStateFilter()
 
 
 @flow(name="nightly", flow_run_name=_flow_run_name, persist_result=False, validate_parameters=True)
@@ -166,18 +172,18 @@ def nightly(
     opened = Store.open(store, create=True)
     if baseline is not None:
         opened.run(baseline)  # raises, before anything begins, if there is no such run
-    loaded = load_suite(suite).measured_anew()
+    loaded = load_suite(suite).without_reuse()
     night = plan_night(loaded, digest_of(loaded.model), opened, date)
     for remark in night.plan.remarks:
         get_run_logger().warning(remark)
     record(night, opened)
-    logging.getLogger("prefect.engine").addFilter(_ENDED)
+    logging.getLogger("prefect.engine").addFilter(_FINAL_STATE_FILTER)
     with also_logging_to(opened, night.run_id):
-        now = {"runtime": night.suite.runtime, "model": night.suite.model}
-        where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-        ended: State[Any] = evaluate(night.run_id, store, **now, **where, return_state=True)
+        current = {"runtime": night.suite.runtime, "model": night.suite.model}
+        executor = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
+        evaluated: State[Any] = evaluate(night.run_id, store, **current, **executor, return_state=True)
         thresholds = _Thresholds(alpha, min_effect, trend_nights, trend_threshold)
-        return _concluded(ended, night, opened, baseline, thresholds, {"suite": suite, "store": store})
+        return _conclude(evaluated, night, opened, baseline, thresholds, {"suite": suite, "store": store})
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +194,8 @@ class _Thresholds:
     trend_threshold: float
 
 
-def _concluded(
-    ended: State[Any],
+def _conclude(
+    evaluated: State[Any],
     night: Run,
     store: Store,
     baseline: str | None,
@@ -197,29 +203,33 @@ def _concluded(
     parameters: dict[str, str],
 ) -> State[Any]:
     # 1) a stopped evaluation is compared once it has been finished, as there may be no time now
-    if ended.is_cancelled() or not ended.is_final():
+    if evaluated.is_cancelled() or not evaluated.is_final():
         resume = store.command("rerun", night.run_id)
-        return Failed(name=INTERRUPTED, message=f"the evaluation is {ended.name} in Prefect; finish it with: {resume}")
-    stopped = ended.result(raise_on_failure=False)
-    if isinstance(stopped, BaseException):  # an error that stopped the flow, not one of a cell
-        raise stopped
-    if ended.name == INTERRUPTED:
-        return Failed(name=INTERRUPTED, message=ended.message)
+        return Failed(
+            name=INTERRUPTED, message=f"the evaluation is {evaluated.name} in Prefect; finish it with: {resume}"
+        )
+    result = evaluated.result(raise_on_failure=False)
+    if isinstance(result, BaseException):  # an error that stopped the flow, not one of a cell
+        raise result
+    if evaluated.name == INTERRUPTED:
+        return Failed(name=INTERRUPTED, message=evaluated.message)
     # 2) compact the run, compare it with an earlier one, look for a trend, and publish the findings
-    if ended.is_completed():
+    if evaluated.is_completed():
         _compact(store, night.run_id)
-    found = _compare(store, night.run_id, baseline, thresholds)
+    comparison = _compare(store, night.run_id, baseline, thresholds)
     trends = _watch(store, night.run_id, thresholds)
-    message = f"{ended.message}\n{found if isinstance(found, str) else found.summary}\n{trends.summary}"
+    message = (
+        f"{evaluated.message}\n{comparison if isinstance(comparison, str) else comparison.summary}\n{trends.summary}"
+    )
     publish(store, night.run_id, "nightly", page=_page(store, night.run_id))
-    compared = None if isinstance(found, str) else found
+    compared = None if isinstance(comparison, str) else comparison
     publish_comparison(night.suite.name, night.run_id, compared, trends)
     regressions = compared.regressions if compared else ()
-    message += "".join(f"\n{_describe(change)}" for change in regressions[:REGRESSIONS_NAMED])
+    message += "".join(f"\n{_describe(change)}" for change in regressions[:MAX_LISTED_REGRESSIONS])
     if regressions or trends.new:
         _emit(night, compared, trends, parameters, given=baseline is not None)
     # 3) the state of the night
-    if not ended.is_completed():
+    if not evaluated.is_completed():
         return Failed(message=message)
     if regressions or trends.new:
         get_run_logger().error(message)
@@ -277,20 +287,20 @@ def _watch(store: Store, run_id: str, thresholds: _Thresholds) -> Watch:
     )
 
 
-def _emit(night: Run, found: Comparison | None, trends: Watch, parameters: dict[str, str], *, given: bool) -> None:
+def _emit(night: Run, comparison: Comparison | None, trends: Watch, parameters: dict[str, str], *, given: bool) -> None:
     # Emit the regression event for Prefect's automations; `parameters` name the suite and the store.
     opened, suite = Store.open(parameters["store"]), night.suite
     payload: dict[str, Any] = {"baseline": None, "regressions": [], "summary": trends.summary}
     command = opened.command("report", "history", "--run", night.run_id)
-    if found is not None and found.regressions:
-        thresholds = ("--alpha", str(found.alpha), "--min-effect", str(found.min_effect.value))
-        command = opened.command("compare", found.run_a, found.run_b, *thresholds)
+    if comparison is not None and comparison.regressions:
+        thresholds = ("--alpha", str(comparison.alpha), "--min-effect", str(comparison.min_effect.value))
+        command = opened.command("compare", comparison.run_a, comparison.run_b, *thresholds)
         payload = {
-            "baseline": found.run_a,
-            "alpha": found.alpha,
-            "min_effect": found.min_effect.value,
-            "regressions": found.as_dict()["regressions"][:REGRESSIONS_NAMED],
-            "summary": found.summary,
+            "baseline": comparison.run_a,
+            "alpha": comparison.alpha,
+            "min_effect": comparison.min_effect.value,
+            "regressions": comparison.as_dict()["regressions"][:MAX_LISTED_REGRESSIONS],
+            "summary": comparison.summary,
         }
     emit_event(
         EVENT,

@@ -88,17 +88,17 @@ def writable_home() -> Path:
     """
     from prefect.settings import PREFECT_HOME
 
-    home = Path(PREFECT_HOME.value())
+    prefect_home = Path(PREFECT_HOME.value())
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=home).close()
+        prefect_home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=prefect_home).close()
     except OSError as error:
         instead = Path(tempfile.gettempdir()) / f"prefect-{os.getuid()}"
         raise EmttaError(
-            f"Prefect's home {home} is not writable ({error.strerror}); name a folder that is: "
+            f"Prefect's home {prefect_home} is not writable ({error.strerror}); name a folder that is: "
             f"export PREFECT_HOME={shlex.quote(str(instead))}"
         ) from error
-    return home
+    return prefect_home
 
 
 def configured_url() -> str:
@@ -138,8 +138,8 @@ def reach() -> None:
     with get_client(sync_client=True) as client:
         try:
             cloud = client.server_type is ServerType.CLOUD  # which does not report a version
-            answer = client._client.get("/health" if cloud else "/admin/version")
-            if not cloud and not isinstance(answer.json(), str):
+            response = client._client.get("/health" if cloud else "/admin/version")
+            if not cloud and not isinstance(response.json(), str):
                 raise ValueError("the answer is not Prefect's")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise _unreached(url, error) from error
@@ -225,9 +225,13 @@ class TemporaryServer:
                 f"export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=600; its log ends with: {self._cause()}"
             ) from error
         except httpx.HTTPError as error:
-            ended = f"ended with code {self._process.returncode}" if self._gone(GRACE) else f"does not answer: {error}"
+            outcome = (
+                f"ended with code {self._process.returncode}"
+                if self._has_exited(GRACE)
+                else f"does not answer: {error}"
+            )
             raise EmttaError(
-                f"Prefect's temporary server {ended}; its log {self._log} ends with: {self._cause()}"
+                f"Prefect's temporary server {outcome}; its log {self._log} ends with: {self._cause()}"
             ) from error
 
     def end(self) -> None:
@@ -235,7 +239,7 @@ class TemporaryServer:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.terminate()
-        if not self._gone(GRACE):
+        if not self._has_exited(GRACE):
             self._process.kill()
             self._process.wait()
 
@@ -244,7 +248,7 @@ class TemporaryServer:
         lines = [line for line in lines if line]
         return next((line for line in reversed(lines) if _CAUSE.match(line)), lines[-1] if lines else "nothing")
 
-    def _gone(self, patience: float) -> bool:
+    def _has_exited(self, patience: float) -> bool:
         # Whether its process ends within this many seconds.
         try:
             self._process.wait(patience)

@@ -30,10 +30,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.events import CellFinished, channel
-from emtta_core.pipeline.job import Begun, CellReport, Job, describe
+from emtta_core.pipeline.job import AttemptTracker, CellReport, Job, describe
 from emtta_core.pipeline.run import Run
 from emtta_core.store import Store
-from emtta_core.worker.ray import Mailbox, Message, Taken, check_machine, execute
+from emtta_core.worker.ray import JobStarted, Mailbox, Message, check_machine, execute
 from flows.executor import LostTaskError, error_of
 
 POLL = 0.2
@@ -50,10 +50,10 @@ class _Work:
 
     job: Job
     future: "PrefectRayFuture[CellReport]"
-    begun: Begun
-    taken: Taken | None = None
-    taken_at: float = 0.0
-    ended: str | None = None  # why this process ended it
+    attempts: AttemptTracker
+    started: JobStarted | None = None
+    started_at: float = 0.0
+    stop_reason: str | None = None  # why this process ended it
 
 
 class RayExecutor:
@@ -100,11 +100,13 @@ class RayExecutor:
 
     def submit(self, task: Task[..., CellReport], job: Job) -> PrefectFuture[CellReport]:
         """Submit a cell."""
-        placed = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
+        placed_job = job.on("cuda:0" if "num_gpus" in self._options else "cpu", "")
         do = partial(execute, self._mailbox)
         # Without the address, a worker would start its own temporary server.
         with temporary_settings({PREFECT_API_URL: self._server}), remote_options(**self._options), self._lock:
-            work = _Work(placed, self._runner.submit(task, {"job": placed, "execute": do}), Begun(placed))
+            work = _Work(
+                placed_job, self._runner.submit(task, {"job": placed_job, "execute": do}), AttemptTracker(placed_job)
+            )
             self._work[work.future] = work
         future: PrefectFuture[CellReport] = work.future
         return future
@@ -117,15 +119,15 @@ class RayExecutor:
         with self._lock:
             work = self._work.pop(future)
         if error is not None and future.state.is_crashed():
-            if work.taken is None and channel.stopping():
+            if work.started is None and channel.stopping():
                 return LostTaskError("not begun: the run was asked to stop")
-            lost = LostTaskError(_ending(work, error))
-            device = "none" if work.taken is None else work.taken.device
-            work.begun.fail(self._store, lost, channel.publish, device)
-            _report_crash(future, lost)
-            return lost
-        untold = work.begun.untold  # its worker's messages were lost with a mailbox
-        for cell in untold if error is None or len(untold) == len(work.job.cells) else ():
+            crash = LostTaskError(_crash_reason(work, error))
+            device = "none" if work.started is None else work.started.device
+            work.attempts.fail(self._store, crash, channel.publish, device)
+            _report_crash(future, crash)
+            return crash
+        unreported = work.attempts.unreported  # its worker's messages were lost with a mailbox
+        for cell in unreported if error is None or len(unreported) == len(work.job.cells) else ():
             report = future.result() if error is None else None
             done = 0 if report is None else report.done + report.reused
             channel.publish(
@@ -143,12 +145,12 @@ class RayExecutor:
     def _choose_devices(self) -> dict[str, Any]:
         # The resources that a cell takes, and how many cells can run at once; raises UsageError if the cluster lacks
         # them.
-        found, wanted = ray.cluster_resources(), self._run.suite.model.device
-        cpus, gpus = int(found.get("CPU", 0)), int(found.get("GPU", 0))
-        on_gpu = gpus > 0 if wanted == "auto" else wanted.startswith("cuda")
+        resources, requested = ray.cluster_resources(), self._run.suite.model.device
+        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
+        on_gpu = gpus > 0 if requested == "auto" else requested.startswith("cuda")
         if cpus == 0 or (on_gpu and gpus == 0):
             raise UsageError(
-                f"the suite's model.device is {wanted!r}, but the Ray cluster has {cpus} CPUs and {gpus} GPUs for "
+                f"the suite's model.device is {requested!r}, but the Ray cluster has {cpus} CPUs and {gpus} GPUs for "
                 "tasks; add machines (ray start --address=…), or change the suite"
             )
         options: dict[str, Any] = {"max_retries": 0, "num_cpus": 1}
@@ -167,21 +169,21 @@ class RayExecutor:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get(needed, 0) > 0]
         checks = []
         for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task: Any = ray.remote(check_machine).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+            on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task: Any = ray.remote(check_machine).options(num_cpus=0, max_retries=0, scheduling_strategy=on_node)
             checks.append(
                 task.remote(
                     self._store.location, self._run.run_id, self._server, version("emtta"), socket.gethostname()
                 )
             )
         # Results are collected after all have been started: each may have to start its machine's first Python process.
-        for node, found in zip(nodes, checks, strict=True):
+        for node, check in zip(nodes, checks, strict=True):
             try:
-                lack = ray.get(found, timeout=CHECK_TIMEOUT)
+                problem = ray.get(check, timeout=CHECK_TIMEOUT)
             except Exception as error:
-                lack = f"it cannot run emtta: {describe(error)}"
-            if lack is not None:
-                raise EmttaError(f"the machine {node['NodeManagerHostname']} of Ray's cluster: {lack}")
+                problem = f"it cannot run emtta: {describe(error)}"
+            if problem is not None:
+                raise EmttaError(f"the machine {node['NodeManagerHostname']} of Ray's cluster: {problem}")
 
     def _listen(self) -> None:
         # Pass on the events of cells, and end those that take too long, until everything has finished.
@@ -201,42 +203,44 @@ class RayExecutor:
                 for work in self._work.values():
                     if work.job.name == job:
                         _note(work, message)
-                if not isinstance(message, Taken):
+                if not isinstance(message, JobStarted):
                     channel.publish(message)
 
     def _end_overdue(self, work: _Work) -> None:
         # End a cell that has taken too long, or that is still waiting for a machine when the run is to stop.
         timeout = work.job.timeout
-        if work.ended is not None:
+        if work.stop_reason is not None:
             return
-        if work.taken is None:
+        if work.started is None:
             if channel.stopping():
-                work.ended = "the run was asked to stop"
+                work.stop_reason = "the run was asked to stop"
                 ray.cancel(work.future.wrapped_future)
-        elif timeout is not None and time.monotonic() - work.taken_at > timeout:
-            work.ended = f"the attempt took longer than {timeout:g} s (runtime.timeout), and its process was ended"
+        elif timeout is not None and time.monotonic() - work.started_at > timeout:
+            work.stop_reason = (
+                f"the attempt took longer than {timeout:g} s (runtime.timeout), and its process was ended"
+            )
             ray.cancel(work.future.wrapped_future, force=True)
 
 
 def _note(work: _Work, message: Message) -> None:
-    if isinstance(message, Taken):
-        work.taken, work.taken_at = message, time.monotonic()
+    if isinstance(message, JobStarted):
+        work.started, work.started_at = message, time.monotonic()
     else:
-        work.begun.hear(message)
+        work.attempts.observe(message)
 
 
-def _report_crash(future: PrefectFuture[CellReport], lost: LostTaskError) -> None:
+def _report_crash(future: PrefectFuture[CellReport], crash: LostTaskError) -> None:
     # Mark Prefect's record of a lost task run as lost, if there is one: the process that updated it is gone.
     with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
-        client.set_task_run_state(future.task_run_id, Crashed(message=str(lost)), force=True)
+        client.set_task_run_state(future.task_run_id, Crashed(message=str(crash)), force=True)
 
 
-def _ending(work: _Work, error: BaseException) -> str:
-    if work.ended is not None:
-        return work.ended
-    if work.taken is None:
+def _crash_reason(work: _Work, error: BaseException) -> str:
+    if work.stop_reason is not None:
+        return work.stop_reason
+    if work.started is None:
         return f"Ray could not start the cell: {describe(error)}"
-    worker = f"the Ray worker {work.taken.process} on {work.taken.host}"
+    worker = f"the Ray worker {work.started.process} on {work.started.host}"
     return f"{worker} was lost during its cell: {describe(error)}"
 
 

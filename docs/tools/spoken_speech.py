@@ -27,8 +27,8 @@ def sentences() -> list[Sentence]:
     """Return the sentences of the shipped suites, and those of the babble behind their speech, each once."""
     names = sorted(file.name for file in (files("emtta_core.suite") / "shipped").iterdir())
     corpora = [domain.corpus for name in names for domain in load_suite(name.removesuffix(".toml")).domains]
-    said = [sentence for corpus in corpora if isinstance(corpus, Synthetic) for sentence in corpus.sentences()]
-    return list(dict.fromkeys([*said, *sentences_for_noise(max(VOICES.values()), seed=0)]))
+    spoken = [sentence for corpus in corpora if isinstance(corpus, Synthetic) for sentence in corpus.sentences()]
+    return list(dict.fromkeys([*spoken, *sentences_for_noise(max(VOICES.values()), seed=0)]))
 
 
 def copies_in(samples: NDArray[np.int16]) -> list[tuple[int, int, int]]:
@@ -54,8 +54,8 @@ def copies_in(samples: NDArray[np.int16]) -> list[tuple[int, int, int]]:
 
 def main() -> None:
     """Write the file."""
-    wanted = sentences()
-    spoken = [speak(one.text, one.voice, rate=one.rate, pitch=one.pitch) for one in wanted]
+    required = sentences()
+    spoken = [speak(one.text, one.voice, rate=one.rate, pitch=one.pitch) for one in required]
     (rate,) = {speech.rate for speech in spoken}
     samples = np.concatenate([speech.samples for speech in spoken])
     copies = copies_in(samples)
@@ -70,9 +70,9 @@ def main() -> None:
         flac=np.frombuffer(flac.getvalue(), np.uint8),
         copies=np.array(copies, np.int32),
         ends=np.cumsum([len(speech.samples) for speech in spoken]),
-        keys=[one.key for one in wanted],
+        keys=[one.key for one in required],
     )
-    print(f"{len(wanted)} sentences, {len(samples) / rate:.0f} s, {SPOKEN.stat().st_size / 1e6:.2f} MB: {SPOKEN}")
+    print(f"{len(required)} sentences, {len(samples) / rate:.0f} s, {SPOKEN.stat().st_size / 1e6:.2f} MB: {SPOKEN}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ __all__ = [
     "method",
 ]
 
-_HOMES = {
+_MODULES = {
     "Adapter": "emtta_core.adaptation.adapter",
     "Loss": "emtta_core.adaptation.objective",
     "ScoredCandidates": "emtta_core.adaptation.scored",
@@ -47,6 +47,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from emtta_core.adaptation.batch_size import BatchSize, BatchSizeChoice
 from emtta_core.adaptation.episode import State
 from emtta_core.adaptation.flags import flags_of
-from emtta_core.adaptation.inputs import Recording, check_waveform, content_id, one_each, read_recording, recordings_of
+from emtta_core.adaptation.inputs import (
+    Recording,
+    check_waveform,
+    content_id,
+    one_per_utterance,
+    read_recording,
+    recordings_of,
+)
 from emtta_core.adaptation.mbr import choose
 from emtta_core.adaptation.methods import Method, Objective
 from emtta_core.adaptation.methods import method as method_of
 from emtta_core.adaptation.objective import check_objective
 from emtta_core.adaptation.optimizer import Carried
 from emtta_core.adaptation.options import Options, Trace
-from emtta_core.adaptation.parts import MethodAdapter, Utterances, adapt_whole, calling, load
+from emtta_core.adaptation.parts import MethodAdapter, Utterances, call_adapter, calling, load
 from emtta_core.adaptation.paths import check_path, check_stream, states_of
 from emtta_core.adaptation.results import AdaptationResult, Final, StepRecord, divergence, has_worsened, number
 from emtta_core.adaptation.threads import sized_threads
@@ -88,18 +95,18 @@ class Adapter:
         check_path(model, self.method)
         if isinstance(self.method.objective, Objective):
             check_objective(self.method.objective)
-        most = model.policy.beginnings // 2  # a search considers twice as many continuations as it has beams
+        maximum = model.policy.first_tokens // 2  # a search considers twice as many continuations as it has beams
         for name in ("candidates", "beams"):
-            if name in self.method.options and getattr(self.options, name) > most:
+            if name in self.method.options and getattr(self.options, name) > maximum:
                 raise UsageError(
-                    f"{name} is {getattr(self.options, name)}; with {model.policy.beginnings} tokens that may begin a "
-                    f"transcript, this model allows at most {most}"
+                    f"{name} is {getattr(self.options, name)}; with {model.policy.first_tokens} tokens that may begin "
+                    f"a transcript, this model allows at most {maximum}"
                 )
         self._size = BatchSize(batch_size, model, self.method, self.options)
-        self._whole: MethodAdapter | None = None
+        self._plugin_adapter: MethodAdapter | None = None
         if self.method.adapter:
             with calling("adapter", self.method.adapter):
-                self._whole = load("adapter", self.method.adapter)(model, self.options)
+                self._plugin_adapter = load("adapter", self.method.adapter)(model, self.options)
 
     @property
     def batch_size(self) -> int:
@@ -162,7 +169,7 @@ class Adapter:
                 path, neither of which carries state.
         """
         check_stream(self.model)
-        if self._whole is not None:
+        if self._plugin_adapter is not None:
             raise UsageError(f"the adapter {self.method.adapter!r} carries no state from one utterance to the next")
         return _in_order(self._run(waveforms, language, utterance_ids, states=states))
 
@@ -177,22 +184,22 @@ class Adapter:
     ) -> Iterator[tuple[list[int], list[AdaptationResult]]]:
         recordings = recordings_of(waveforms)
         count = len(recordings)
-        languages = [language] * count if isinstance(language, str) else one_each("language", language, count)
-        ids = None if utterance_ids is None else one_each("utterance_ids", utterance_ids, count)
+        languages = [language] * count if isinstance(language, str) else one_per_utterance("language", language, count)
+        ids = None if utterance_ids is None else one_per_utterance("utterance_ids", utterance_ids, count)
         self.model.prompt.rows(sorted(set(languages)), self.model.device)
         signals: dict[int, NDArray[np.float32]] = {}
         names: dict[int, str] = {}
         refused: dict[int, AdaptationResult] = {}
         for index, recording in enumerate(recordings):
-            given = f"waveforms[{index}]"
-            names[index] = given if ids is None else ids[index]
+            label = f"waveforms[{index}]"
+            names[index] = label if ids is None else ids[index]
             try:
-                signal = read_recording(recording, given, self.model)
+                signal = read_recording(recording, label, self.model)
                 names[index] = content_id(signal) if ids is None else ids[index]
                 signals[index] = check_waveform(signal, self.model)
             except AudioError as error:
                 refused[index] = _refused(names[index], str(error))
-                log.warning("%s is left out: %s", names[index] if ids else given, error)
+                log.warning("%s is left out: %s", names[index] if ids else label, error)
         if refused:
             yield list(refused), list(refused.values())
         with _progress_bar(len(signals) if progress else 0) as advance:
@@ -211,22 +218,22 @@ class Adapter:
         order = sorted(signals, key=lambda index: (len(signals[index]), ids[index]))
         limits = {index: self.model.max_tokens(len(signals[index]), languages[index]) for index in order}
         while order:
-            upcoming = [limits[index] for index in order[: self._size.most]]
+            upcoming = [limits[index] for index in order[: self._size.maximum]]
             chosen = order[: self._size.fitting(upcoming)]
-            met = None if states is None else [states[index] for index in chosen]
+            stream_states = None if states is None else [states[index] for index in chosen]
             results = self._adapt_if_memory_suffices(
                 [signals[index] for index in chosen],
                 [languages[index] for index in chosen],
                 [ids[index] for index in chosen],
                 [limits[index] for index in chosen],
                 advance,
-                met,
+                stream_states,
             )
             if results is not None:
                 order = order[len(chosen) :]
-                if states is not None and met is not None:
-                    for index, left in zip(chosen, met, strict=True):
-                        states[index] = left
+                if states is not None and stream_states is not None:
+                    for index, state in zip(chosen, stream_states, strict=True):
+                        states[index] = state
                 yield chosen, results
 
     def _adapt_if_memory_suffices(
@@ -236,13 +243,13 @@ class Adapter:
         ids: list[str],
         limits: list[int],
         advance: Callable[[float], None],
-        met: list[Carried | None] | None,
+        stream_states: list[Carried | None] | None,
     ) -> list[AdaptationResult] | None:
         """Run the episodes of one batch; on running out of memory, halve the batch size and return None.
 
         A batch of one cannot be halved: its result has an error instead.
         """
-        began, advanced = time.perf_counter(), 0.0
+        started, advanced = time.perf_counter(), 0.0
 
         def step_done(episodes: int) -> None:
             nonlocal advanced
@@ -252,7 +259,7 @@ class Adapter:
 
         try:
             with sized_threads(self.model):
-                results = self._adapt(waveforms, languages, ids, step_done, met)
+                results = self._adapt(waveforms, languages, ids, step_done, stream_states)
             advance(len(ids) - advanced)
             return results
         except Exception as error:
@@ -264,10 +271,10 @@ class Adapter:
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(ids) == 1:
-            too_large = self._size.refusal(len(waveforms[0]) / self.model.sample_rate, reason)
+            too_large = self._size.out_of_memory_message(len(waveforms[0]) / self.model.sample_rate, reason)
             log.warning("utterance %s: %s", ids[0], too_large)
             advance(1)
-            return [_refused(ids[0], too_large, seconds=time.perf_counter() - began)]
+            return [_refused(ids[0], too_large, seconds=time.perf_counter() - started)]
         half = self._size.halve(limits)
         log.warning("out of memory with %d utterances per batch; continuing with %d", len(ids), half)
         return None
@@ -278,18 +285,19 @@ class Adapter:
         languages: list[str],
         ids: list[str],
         step_done: Callable[[int], None],
-        met: list[Carried | None] | None,
+        stream_states: list[Carried | None] | None,
     ) -> list[AdaptationResult]:
         with self.model.precision.arithmetic(self.model.device):
-            began = time.perf_counter()
+            started = time.perf_counter()
             batch = Utterances(ids, waveforms, languages)
-            if self._whole is not None:
-                given = adapt_whole(self._whole, self.method.adapter, batch)
-                seconds = (time.perf_counter() - began) / len(ids)
+            if self._plugin_adapter is not None:
+                returned = call_adapter(self._plugin_adapter, self.method.adapter, batch)
+                seconds = (time.perf_counter() - started) / len(ids)
                 traced = self._trace != "none"
-                return [replace(one, seconds=seconds, trace=one.trace if traced else ()) for one in given]
-            made = states_of(self.model, self.method, self.options, batch, self._trace, step_done, met)
-            states, source, carried = made
+                return [replace(one, seconds=seconds, trace=one.trace if traced else ()) for one in returned]
+            states, source, carried = states_of(
+                self.model, self.method, self.options, batch, self._trace, step_done, stream_states
+            )
             traces: list[list[StepRecord]] = [[] for _ in ids]
             finals: dict[int, Final] = {}
             for state in states:
@@ -300,17 +308,18 @@ class Adapter:
                 if state.update is None:
                     finals |= self._finals(state)
             reverts = self.options.revert
-            worse = [row for row, trace in enumerate(traces) if reverts and has_worsened(trace, finals[row].text)]
-            if worse:
-                finals |= self._finals(source(worse))
-        seconds = (time.perf_counter() - began) / len(ids)
+            reverted = [row for row, trace in enumerate(traces) if reverts and has_worsened(trace, finals[row].text)]
+            if reverted:
+                finals |= self._finals(source(reverted))
+        seconds = (time.perf_counter() - started) / len(ids)
         results = [
-            self._result(name, traces[row], finals[row], seconds, reverted=row in worse) for row, name in enumerate(ids)
+            self._result(name, traces[row], finals[row], seconds, reverted=row in reverted)
+            for row, name in enumerate(ids)
         ]
-        if met is not None and carried is not None:
+        if stream_states is not None and carried is not None:
             for row, (result, finite) in enumerate(zip(results, carried.finite(), strict=True)):
-                if finite and result.error is None and result.updates and row not in worse:
-                    met[row] = carried.row(row)
+                if finite and result.error is None and result.updates and row not in reverted:
+                    stream_states[row] = carried.row(row)
         return results
 
     def _result(
@@ -336,16 +345,16 @@ class Adapter:
 
     def _finals(self, state: State) -> dict[int, Final]:
         # The hypotheses chosen in a last state, by the row of their utterance.
-        made = state.greedy if state.choices is None else state.choices
-        assert made is not None
-        count = made.tokens.shape[1]
-        texts = self.model.texts(made.tokens.flatten(0, 1), made.mask.flatten(0, 1))
+        hypotheses = state.greedy if state.choices is None else state.choices
+        assert hypotheses is not None
+        count = hypotheses.tokens.shape[1]
+        texts = self.model.texts(hypotheses.tokens.flatten(0, 1), hypotheses.mask.flatten(0, 1))
         finals = {}
-        columns = (state.rows, made.mask.sum(-1), made.ended)  # each copied to the host in one transfer
+        columns = (state.rows, hypotheses.mask.sum(-1), hypotheses.ended)  # each copied to the host in one transfer
         for index, (row, lengths, ends) in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-            own = texts[count * index : count * (index + 1)]
-            chosen = choose(self.method.decision, own)
-            finals[row] = Final(own[chosen], lengths[chosen], ends[chosen])
+            choices = texts[count * index : count * (index + 1)]
+            chosen = choose(self.method.decision, choices)
+            finals[row] = Final(choices[chosen], lengths[chosen], ends[chosen])
         return finals
 
     def _columns(self, state: State) -> dict[str, list[Any]]:
@@ -357,8 +366,8 @@ class Adapter:
             columns["entropy"] = state.greedy.entropy[:, 0].tolist()
             columns["tokens"] = mask.sum(-1).tolist()
         if state.update is not None:
-            made = {name: numbers for name, numbers in state.update._asdict().items() if numbers is not None}
-            columns |= {name: numbers.tolist() for name, numbers in made.items()}
+            updates = {name: numbers for name, numbers in state.update._asdict().items() if numbers is not None}
+            columns |= {name: numbers.tolist() for name, numbers in updates.items()}
         return columns
 
 

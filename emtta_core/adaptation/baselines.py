@@ -37,9 +37,9 @@ class GeneralizedEntropy:
     def __call__(self, candidates: ScoredCandidates) -> Tensor:
         """The loss of the first candidate of each utterance, `(B,)`."""
         best = candidates.first()
-        return token_mean(best.each(self._of), best.mask)
+        return token_mean(best.each(self._token_loss), best.mask)
 
-    def _of(self, logits: Tensor) -> Tensor:
+    def _token_loss(self, logits: Tensor) -> Tensor:
         warm = (logits / self.temperature).log_softmax(-1)
         entropy = (self.order * warm).logsumexp(-1) / (1 - self.order)
         negative = logits.softmax(-1) < 10 * self.threshold / logits.shape[-1]
@@ -101,8 +101,8 @@ class ReliableEntropy:
 
     def __call__(self, candidates: ScoredCandidates) -> Tensor:
         """The loss of each utterance, `(B,)`: zero where no token is reliable."""
-        least = self.margin * math.log(candidates.contexts.shape[-1])
-        reliable = candidates.mask & (candidates.entropies < least)
+        minimum = self.margin * math.log(candidates.contexts.shape[-1])
+        reliable = candidates.mask & (candidates.entropies < minimum)
         return candidates.entropies.masked_fill(~reliable, 0.0).sum((1, 2)) / reliable.sum((1, 2)).clamp(min=1)
 
 
@@ -147,11 +147,11 @@ class Agreement:
 
     def rewards(self, texts: list[str]) -> list[float]:
         """The reward of each of an utterance's samples."""
-        said = [tuple(sequence) for sequence in units(texts)]
+        sequences = [tuple(sequence) for sequence in units(texts)]
         if self.reward == "vote":
-            label = max(said, key=said.count)
-            return [float(one == label) for one in said]
-        return [-float(risk) for risk in edit_distances(said).mean(1)]
+            label = max(sequences, key=sequences.count)
+            return [float(one == label) for one in sequences]
+        return [-float(risk) for risk in edit_distances(sequences).mean(1)]
 
 
 SGEM = GeneralizedEntropy()

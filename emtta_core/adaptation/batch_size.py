@@ -17,7 +17,7 @@ AUTO = "auto"
 BatchSizeChoice = int | Literal["auto"]
 """A number of utterances, or "auto": as many as fit in memory."""
 
-MOST = {"cpu": 16, "cuda": 256}
+MAX_BATCH = {"cpu": 16, "cuda": 256}
 """Maximum utterances per batch with "auto"; larger batches are no faster (benchmarks/NOTES.md)."""
 
 SHARE = 0.7
@@ -43,9 +43,9 @@ class BatchSize:
     half of that batch was estimated to need, so that shorter utterances still make larger batches.
 
     Attributes:
-        most: the maximum number of utterances per batch.
+        maximum: the maximum number of utterances per batch.
         auto: whether free memory also limits it.
-        largest: the largest batch since memory last ran out; `most` if not `auto`.
+        largest: the largest batch since memory last ran out; `maximum` if not `auto`.
     """
 
     def __init__(self, choice: BatchSizeChoice, model: Model, method: Method, options: Options):
@@ -57,25 +57,25 @@ class BatchSize:
         self.auto = choice == AUTO
         if not self.auto and (isinstance(choice, bool) or not isinstance(choice, int) or choice < 1):
             raise UsageError(f"batch_size is {choice!r}; it must be a whole number, at least 1, or 'auto'")
-        self.most = int(choice) if isinstance(choice, int) else MOST.get(model.device.type, MOST["cpu"])
-        self.largest = 0 if self.auto else self.most
-        self._most_bytes = math.inf
+        self.maximum = int(choice) if isinstance(choice, int) else MAX_BATCH.get(model.device.type, MAX_BATCH["cpu"])
+        self.largest = 0 if self.auto else self.maximum
+        self._max_bytes = math.inf
         self._device = model.device
         self._adapted: tuple[Any, Method, Options] = (model, method, options)
         if not isinstance(model, SpeechModel):
-            self.auto, self.most, self.largest = False, 1, 1
+            self.auto, self.maximum, self.largest = False, 1, 1
 
     def fitting(self, limits: Sequence[int]) -> int:
         """How many of the next utterances to take; `limits` are their maximum hypothesis lengths, in order."""
-        size = min(self.most, len(limits))
+        size = min(self.maximum, len(limits))
         if self.auto:
-            size = self._held(limits[:size])
+            size = self._fit_in_memory(limits[:size])
         self.largest = max(self.largest, size)
         return size
 
-    def _held(self, limits: Sequence[int]) -> int:
+    def _fit_in_memory(self, limits: Sequence[int]) -> int:
         # How many of the next utterances fit in memory; one is always tried.
-        free = min(free_bytes(self._device), self._most_bytes)
+        free = min(free_bytes(self._device), self._max_bytes)
         longest = 0
         for count, limit in enumerate(limits, start=1):
             longest = max(longest, limit)
@@ -87,13 +87,13 @@ class BatchSize:
         """Halve a batch that did not fit, whose utterances have these limits, and return its new size."""
         half = len(limits) // 2
         if self.auto:
-            self._most_bytes = half * episode_bytes(*self._adapted, max(limits))
+            self._max_bytes = half * episode_bytes(*self._adapted, max(limits))
             self.largest = 0
         else:
-            self.most = self.largest = half
+            self.maximum = self.largest = half
         return half
 
-    def refusal(self, seconds: float, reason: str) -> str:
+    def out_of_memory_message(self, seconds: float, reason: str) -> str:
         """The message for an utterance of this duration that does not fit in memory even alone, with a remedy."""
         _, method, options = self._adapted
         many = [name for name in ("candidates", "beams") if name in method.options]

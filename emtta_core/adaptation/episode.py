@@ -126,34 +126,34 @@ def run(
             memory = _cross_memory(model, split(model.weights, source, method.parameters), batch)
         batch = replace(batch, memory=memory)
     last = source.clone()
-    everyone = torch.arange(len(batch.ids), device=source.device)
-    going, found = _gate(model, method, options, batch, source)
+    undecided = torch.arange(len(batch.ids), device=source.device)
+    active, source_greedy = _gate(model, method, options, batch, source)
     episodes = Episodes(batch, source, options, carried)
-    if found is not None and len(going) < len(everyone):
-        episodes.keep(going)
-    episodes.source = None if found is None else found.keep(going)
+    if source_greedy is not None and len(active) < len(undecided):
+        episodes.keep(active)
+    episodes.source = None if source_greedy is None else source_greedy.keep(active)
     states: list[State] = []
-    for step in range(options.steps if len(going) else 0):
+    for step in range(options.steps if len(active) else 0):
         greedy, update, gradient = _step(model, method, options, episodes, step, trace)
         episodes.update(gradient)
         states.append(State(episodes.rows, greedy, update))
         last[episodes.rows] = episodes.parameters.detach()
         if carried is not None:
-            episodes.leave(carried)
+            episodes.save_to(carried)
         step_done(len(episodes.rows))
         if options.early_stop is not None and step > 0:
-            moving = _moving(states, options.early_stop)
-            if not len(moving):
+            changing = _changing(states, options.early_stop)
+            if not len(changing):
                 break
-            if len(moving) < len(episodes.rows):
-                episodes.keep(moving)
-    if found is not None and method.decision == "greedy":  # gated utterances already have their greedy hypotheses
-        waiting = torch.ones_like(everyone, dtype=torch.bool).index_fill(0, going, False).nonzero().squeeze(1)
-        if len(waiting):
-            states.append(State(waiting, found.keep(waiting), None))
-        everyone = going
-    if len(everyone):
-        states.append(decide(model, method, options, batch, last, everyone))
+            if len(changing) < len(episodes.rows):
+                episodes.keep(changing)
+    if source_greedy is not None and method.decision == "greedy":  # gated utterances have their hypotheses already
+        gated = torch.ones_like(undecided, dtype=torch.bool).index_fill(0, active, False).nonzero().squeeze(1)
+        if len(gated):
+            states.append(State(gated, source_greedy.keep(gated), None))
+        undecided = active
+    if len(undecided):
+        states.append(decide(model, method, options, batch, last, undecided))
     return states, last
 
 
@@ -170,8 +170,8 @@ def decide(
     with torch.no_grad(), calling("candidates", source):
         norms = split(model.weights, parameters, method.parameters)
         greedy, *choices = _generate(model, norms, _cross_memory(model, norms, batch), batch, strategies)
-    for made in choices:
-        _check_made(made, source, batch)
+    for hypotheses in choices:
+        _check_hypotheses(hypotheses, source, batch)
     return State(rows, greedy, None, *choices)
 
 
@@ -207,15 +207,15 @@ def _step(
     memory = _cross_memory(model, norms, batch)
     # 2) Candidates and, in the same token loop, the greedy hypothesis if it is wanted and not yet known.
     greedy = episodes.source if step == 0 else None
-    wanted = greedy is None and (step == 0 or trace == "hypotheses")
+    decode_greedy = greedy is None and (step == 0 or trace == "hypotheses")
     with calling("candidates", method.candidates):
-        strategies = _strategies(model, method, options, batch, step, greedy=wanted)
-        made = _generate(model, norms, memory, batch, strategies) if strategies else []
+        strategies = _strategies(model, method, options, batch, step, greedy=decode_greedy)
+        generated = _generate(model, norms, memory, batch, strategies) if strategies else []
     if strategies and isinstance(strategies[-1], Greedy):
-        greedy = made[-1]
+        greedy = generated[-1]
     if episodes.candidates is None or options.redraw:
-        episodes.candidates = made[0] if made else greedy
-        _check_made(episodes.candidates, method.candidates, batch)
+        episodes.candidates = generated[0] if generated else greedy
+        _check_hypotheses(episodes.candidates, method.candidates, batch)
     candidates = episodes.candidates
     assert candidates is not None
     # 3) Their loss, and the gradient of its sum: each utterance's parameters receive only their own part.
@@ -235,8 +235,8 @@ def _step(
     radius = sharpness_of(method.objective)
     if radius:
         del loss, norms, memory
-        uphill = radius * gradient / (update.gradient_norm.unsqueeze(1) + TINY)
-        nearby = (parameters.detach() + uphill).requires_grad_()
+        ascent = radius * gradient / (update.gradient_norm.unsqueeze(1) + TINY)
+        nearby = (parameters.detach() + ascent).requires_grad_()
         norms = split(model.weights, nearby, method.parameters)
         memory = _cross_memory(model, norms, batch)
         loss, _ = candidate_loss(model, method, norms, memory, batch.prompt, candidates, batch.ids, step)
@@ -286,14 +286,14 @@ def candidate_loss(
     return objective_loss(method.objective, scored), entropies.detach().sum((1, 2)) / mask.sum((1, 2))
 
 
-def _moving(states: Sequence[State], tolerance: float) -> Tensor:
+def _changing(states: Sequence[State], tolerance: float) -> Tensor:
     # Which of the last state's episodes have an entropy that still changes.
-    before, now = states[-2], states[-1]
-    assert before.update is not None
-    assert now.update is not None
-    index = torch.searchsorted(before.rows, now.rows)  # rows only ever leave, so they stay in order
-    moved = now.update.candidate_entropy - before.update.candidate_entropy.index_select(0, index)
-    return (moved.abs() > tolerance).nonzero().squeeze(1)
+    previous, current = states[-2], states[-1]
+    assert previous.update is not None
+    assert current.update is not None
+    index = torch.searchsorted(previous.rows, current.rows)  # rows only ever leave, so they stay in order
+    change = current.update.candidate_entropy - previous.update.candidate_entropy.index_select(0, index)
+    return (change.abs() > tolerance).nonzero().squeeze(1)
 
 
 def _cross_memory(model: SpeechModel, norms: Norms, batch: Batch) -> forward.Memory:
@@ -313,12 +313,12 @@ def _strategies(
     model: SpeechModel, method: Method, options: Options, batch: Batch, step: int, *, greedy: bool
 ) -> list[Strategy]:
     # First the strategy for a step's candidates, if they are redrawn; last that for its greedy hypothesis, if wanted.
-    wanted: list[Strategy] = [Greedy()] if greedy else []
+    strategies: list[Strategy] = [Greedy()] if greedy else []
     if step and not options.redraw:
-        return wanted
+        return strategies
     if method.candidates == "greedy":
-        return wanted if step == 0 else [Greedy()]
-    return [_strategy(model, method, options, batch, method.candidates, step, options.candidates), *wanted]
+        return strategies if step == 0 else [Greedy()]
+    return [_strategy(model, method, options, batch, method.candidates, step, options.candidates), *strategies]
 
 
 def _strategy(
@@ -332,27 +332,27 @@ def _strategy(
     if not is_plugin(source):
         return Sampled(keys, options.candidates)
     with calling("candidates", source):
-        made = load("candidates", source)(CandidateRequest(batch.ids, step, keys, options, model))
-    lacking = [name for name in ("rows", "begin", "advance", "going", "keep", "result") if not hasattr(made, name)]
-    if lacking:
-        wanted = f"a strategy of the token loop; it lacks {', '.join(lacking)}"
-        raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
-    strategy: Strategy = made
+        loaded = load("candidates", source)(CandidateRequest(batch.ids, step, keys, options, model))
+    missing = [name for name in ("rows", "begin", "advance", "going", "keep", "result") if not hasattr(loaded, name)]
+    if missing:
+        expected = f"a strategy of the token loop; it lacks {', '.join(missing)}"
+        raise refuse_result("candidates", source, f"an object of the class {type(loaded).__name__}", expected)
+    strategy: Strategy = loaded
     return strategy
 
 
-def _check_made(made: Hypotheses | None, source: str, batch: Batch) -> None:
+def _check_hypotheses(hypotheses: Hypotheses | None, source: str, batch: Batch) -> None:
     # Refuse the output of a plug-in's strategy if it is not sequences of tokens for each utterance.
     if not is_plugin(source):
         return
-    wanted = f"Hypotheses with tokens and a mask `({len(batch.ids)}, R, T)`, and a token in each sequence"
-    if not isinstance(made, Hypotheses):
-        raise refuse_result("candidates", source, f"an object of the class {type(made).__name__}", wanted)
-    shapes = [tuple(part.shape) for part in (made.tokens, made.mask, made.ended)]
+    expected = f"Hypotheses with tokens and a mask `({len(batch.ids)}, R, T)`, and a token in each sequence"
+    if not isinstance(hypotheses, Hypotheses):
+        raise refuse_result("candidates", source, f"an object of the class {type(hypotheses).__name__}", expected)
+    shapes = [tuple(part.shape) for part in (hypotheses.tokens, hypotheses.mask, hypotheses.ended)]
     if shapes[0] != shapes[1] or shapes[0][:2] != shapes[2] or shapes[0][0] != len(batch.ids):
-        raise refuse_result("candidates", source, f"tokens, mask and ended of shapes {shapes}", wanted)
-    if not made.mask.any(-1).all():
-        raise refuse_result("candidates", source, "a sequence without a token", wanted)
+        raise refuse_result("candidates", source, f"tokens, mask and ended of shapes {shapes}", expected)
+    if not hypotheses.mask.any(-1).all():
+        raise refuse_result("candidates", source, "a sequence without a token", expected)
 
 
 def noise_key(method: Method, options: Options, utterance_id: str, step: int) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Flag = Literal["truncated", "collapsed", "gated", "reverted", "reset"]
 
-LAWFUL = 3
+ALLOWED_REPEATS = 3
 """How many times in a row anything may be repeated: "no no no"."""
 
 EXCESS = 15
@@ -55,14 +55,14 @@ def collapsed(text: str) -> bool:
 
 
 def _loops(codes: NDArray[np.uint32]) -> Iterator[tuple[int, int]]:
-    # The spans in which a piece of some length is repeated back to back, `EXCESS` characters beyond `LAWFUL` times:
+    # The spans in which a piece of some length is repeated back to back, `EXCESS` characters beyond `ALLOWED_REPEATS`:
     # there each character equals the one a piece earlier.
-    for piece in range(1, (len(codes) - EXCESS) // LAWFUL + 1):
+    for piece in range(1, (len(codes) - EXCESS) // ALLOWED_REPEATS + 1):
         equal = codes[piece:] == codes[:-piece]
-        wanted = (LAWFUL - 1) * piece + EXCESS  # the first occurrence matches nothing before it
-        if equal.sum() < wanted:
+        required = (ALLOWED_REPEATS - 1) * piece + EXCESS  # the first occurrence matches nothing before it
+        if equal.sum() < required:
             continue
         edges = np.flatnonzero(np.diff(equal, prepend=False, append=False))
         for begin, end in edges.reshape(-1, 2):
-            if end - begin >= wanted:
+            if end - begin >= required:
                 yield begin, end + piece

@@ -20,7 +20,7 @@ from emtta_core.adaptation.parts import CandidateRequest, calling, load, refuse_
 from emtta_core.adaptation.scored import ScoredCandidates, objective_loss, sharpness_of
 from emtta_core.errors import UsageError
 from emtta_core.model.candidates import Hypotheses, Sampled, Strategy
-from emtta_core.model.own_generation import Frames, Sequences, Utterance, hear
+from emtta_core.model.own_generation import Frames, Sequences, Utterance, encode
 from emtta_core.model.transformers_model import TransformersModel
 from emtta_core.plugins import is_plugin
 
@@ -39,7 +39,7 @@ class Episode:
     ):
         """Prepare for an utterance, whose name seeds its random numbers."""
         self._model, self._method, self._options, self._name = model, method, options, name
-        self._utterance: Utterance = hear(model, waveform, language)
+        self._utterance: Utterance = encode(model, waveform, language)
         self._rows = torch.zeros(1, dtype=torch.long, device=model.device)
 
     def run(self, trace: Trace = "hypotheses", step_done: Callable[[int], None] = lambda _: None) -> list[State]:
@@ -53,14 +53,14 @@ class Episode:
         states: list[State] = []
         with self._model.adapting(parameter_names(self._model, method)) as parameters:
             if not method.adapts:
-                return [self._decided()]
+                return [self._decide()]
             source = None
             if options.adapt_above is not None:
                 source = self._state().greedy()
                 assert source.entropy is not None
                 if float(source.entropy) <= options.adapt_above:
                     gated = method.decision == "greedy"
-                    return [State(self._rows, source, None) if gated else self._decided()]
+                    return [State(self._rows, source, None) if gated else self._decide()]
             optimizer = torch.optim.AdamW(
                 parameters,
                 lr=options.learning_rate,
@@ -76,14 +76,14 @@ class Episode:
                 if greedy is None and (step == 0 or trace == "hypotheses" or redrawn):
                     greedy = state.greedy()
                 if candidates is None or options.redraw:
-                    candidates = self._made(state, method.candidates, step, options.candidates, greedy)
+                    candidates = self._hypotheses(state, method.candidates, step, options.candidates, greedy)
                 # 2) Their loss, its gradient, and AdamW's update.
                 loss, entropy = self._loss(state, candidates, step)
                 gradients = _gradients(loss, parameters)
                 update = _update(loss, entropy, gradients, candidates)
                 radius = sharpness_of(method.objective)
                 if radius:
-                    gradients = self._uphill(parameters, gradients, radius, candidates, step)
+                    gradients = self._worst_gradients(parameters, gradients, radius, candidates, step)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 del state, loss
@@ -92,31 +92,31 @@ class Episode:
                 step_done(1)
                 # 3) An episode ends once its candidates' entropy no longer changes.
                 if options.early_stop is not None and step > 0:
-                    before = states[-2].update
-                    assert before is not None
-                    if float((update.candidate_entropy - before.candidate_entropy).abs()) <= options.early_stop:
+                    previous = states[-2].update
+                    assert previous is not None
+                    if float((update.candidate_entropy - previous.candidate_entropy).abs()) <= options.early_stop:
                         break
-            states.append(self._decided())
+            states.append(self._decide())
         return states
 
     def source(self) -> State:
         """What the hypothesis is chosen from in the source model."""
         with self._model.adapting([]):
-            return self._decided()
+            return self._decide()
 
     def _state(self) -> Sequences | Frames:
         kind = Frames if self._model.layout == "ctc" else Sequences
         return kind(self._model, self._utterance)
 
-    def _decided(self) -> State:
+    def _decide(self) -> State:
         with torch.no_grad():
             state = self._state()
             greedy, source = state.greedy(), choices_of(self._method)
             if source == "greedy":
                 return State(self._rows, greedy, None)
-            return State(self._rows, greedy, None, self._made(state, source, LAST, self._options.beams, None))
+            return State(self._rows, greedy, None, self._hypotheses(state, source, LAST, self._options.beams, None))
 
-    def _made(
+    def _hypotheses(
         self, state: Sequences | Frames, source: str, step: int, beams: int, greedy: Hypotheses | None
     ) -> Hypotheses:
         if source == "greedy":
@@ -125,7 +125,7 @@ class Episode:
         if source == "beam":
             return state.beams(beams)
         with calling("candidates", source):
-            return state.grown(self._strategy(source, step))
+            return state.generate_with(self._strategy(source, step))
 
     def _strategy(self, source: str, step: int) -> Strategy:
         key = noise_key(self._method, self._options, self._name, step)
@@ -133,8 +133,8 @@ class Episode:
         if not is_plugin(source):
             return Sampled(keys, self._options.candidates)
         request = CandidateRequest([self._name], step, keys, self._options, self._model)
-        made: Strategy = load("candidates", source)(request)
-        return made
+        loaded: Strategy = load("candidates", source)(request)
+        return loaded
 
     def _loss(self, state: Sequences | Frames, candidates: Hypotheses, step: int) -> tuple[Loss, Tensor]:
         # The loss of candidates, `(1,)`, and their mean entropy in nats per token, `(1,)`.
@@ -154,7 +154,7 @@ class Episode:
         objective = ctc.objective_of(self._method, self._model)
         return objective_loss(objective, scored), entropies.detach().sum((1, 2)) / mask.sum((1, 2))
 
-    def _uphill(
+    def _worst_gradients(
         self,
         parameters: Sequence[Tensor],
         gradients: Sequence[Tensor | None],
@@ -170,11 +170,11 @@ class Episode:
                 if gradient is not None:
                     parameter.add_(scale * gradient)
         loss, _ = self._loss(self._state(), candidates, step)
-        found = _gradients(loss, parameters)
+        worst = _gradients(loss, parameters)
         with torch.no_grad():
-            for parameter, before in zip(parameters, source, strict=True):
-                parameter.copy_(before)
-        return found
+            for parameter, value in zip(parameters, source, strict=True):
+                parameter.copy_(value)
+        return worst
 
 
 def check(model: TransformersModel, method: Method) -> None:
@@ -206,11 +206,11 @@ def parameter_names(model: TransformersModel, method: Method) -> list[str]:
     if is_plugin(which):
         names = list(model.norms)
         with calling("parameters", which):
-            wanted = list(load("parameters", which)([_short(name) for name in names]))
-        chosen = [name for name in names if _short(name) in wanted]
-        if not chosen or len(chosen) < len(set(wanted)):
+            selected = list(load("parameters", which)([_short(name) for name in names]))
+        chosen = [name for name in names if _short(name) in selected]
+        if not chosen or len(chosen) < len(set(selected)):
             raise refuse_result(
-                "parameters", which, f"{wanted!r}", f"some of the names it was passed, such as {_short(names[0])!r}"
+                "parameters", which, f"{selected!r}", f"some of the names it was passed, such as {_short(names[0])!r}"
             )
         return chosen
     if model.layout == "ctc" and method.objective == "suta":

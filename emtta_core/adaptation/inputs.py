@@ -26,10 +26,10 @@ SILENCE = 1.0e-5
 LOUDEST = 100.0
 """A waveform whose peak is above this cannot have full scale 1."""
 
-MOST_CHANNELS = 32
+MAX_CHANNELS = 32
 """The longer axis of an array is time and must exceed this; the shorter one is the channels and must not."""
 
-WANTED = "an array or a list of samples, or the path of an audio file"
+EXPECTED = "an array or a list of samples, or the path of an audio file"
 
 
 def recordings_of(recordings: Iterable[Recording]) -> list[Recording]:
@@ -43,19 +43,19 @@ def recordings_of(recordings: Iterable[Recording]) -> list[Recording]:
     if isinstance(recordings, bytes | bytearray | memoryview | dict | set | frozenset) or not isinstance(
         recordings, Iterable
     ):
-        raise TypeError(f"expected a list of utterances, each {WANTED}, not {_kind(recordings)}")
+        raise TypeError(f"expected a list of utterances, each {EXPECTED}, not {_kind(recordings)}")
     if hasattr(recordings, "ndim") and hasattr(recordings, "shape"):
         raise TypeError(
             f"expected a list of utterances, not one array of shape {tuple(recordings.shape)}; pass [array] if it is "
             "one utterance, or list(array) if each row is one"
         )
-    found = list(recordings)
-    if found and isinstance(found[0], int | float | np.number):
-        raise TypeError(f"expected a list of utterances, not the {len(found)} samples of one; pass [samples]")
-    return found
+    utterances = list(recordings)
+    if utterances and isinstance(utterances[0], int | float | np.number):
+        raise TypeError(f"expected a list of utterances, not the {len(utterances)} samples of one; pass [samples]")
+    return utterances
 
 
-def one_each(what: str, given: Sequence[str], count: int) -> list[str]:
+def one_per_utterance(what: str, given: Sequence[str], count: int) -> list[str]:
     """Check that there is a string for each of `count` utterances, and list them.
 
     Raises:
@@ -154,17 +154,17 @@ def _array(recording: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
         recording = recording.detach().cpu()
         recording = (recording.float() if recording.dtype == torch.bfloat16 else recording).numpy()
     if isinstance(recording, bytes | bytearray | dict | set | frozenset) or recording is None:
-        raise TypeError(f"{name} is {_kind(recording)}; pass {WANTED}")
+        raise TypeError(f"{name} is {_kind(recording)}; pass {EXPECTED}")
     try:
         array = np.asarray(recording)
     except (ValueError, TypeError) as error:  # rows of unequal length
-        raise TypeError(f"{name} is {_kind(recording)} that is not an array ({error}); pass {WANTED}") from error
+        raise TypeError(f"{name} is {_kind(recording)} that is not an array ({error}); pass {EXPECTED}") from error
     if array.size == 0 and not hasattr(recording, "dtype"):
         array = array.astype(np.float32)  # of an empty list
     if array.dtype.kind not in "iuf":
-        raise TypeError(f"{name} is {_kind(recording)} of type {array.dtype}; pass {WANTED}")
+        raise TypeError(f"{name} is {_kind(recording)} of type {array.dtype}; pass {EXPECTED}")
     if array.ndim == 0:
-        raise TypeError(f"{name} is the single number {recording!r}; pass {WANTED}")
+        raise TypeError(f"{name} is the single number {recording!r}; pass {EXPECTED}")
     return array
 
 
@@ -185,9 +185,9 @@ def _full_scale(array: NDArray[Any], name: str) -> NDArray[np.floating[Any]]:
 def _mono(array: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     if array.ndim == 1:
         return array
-    if array.ndim > 2 or (array.size and not min(array.shape) <= MOST_CHANNELS < max(array.shape)):
+    if array.ndim > 2 or (array.size and not min(array.shape) <= MAX_CHANNELS < max(array.shape)):
         raise AudioError(
-            f"the waveform has shape {array.shape}; pass mono samples of shape (N,), or at most {MOST_CHANNELS} "
+            f"the waveform has shape {array.shape}; pass mono samples of shape (N,), or at most {MAX_CHANNELS} "
             "channels of the same length, (N, C) or (C, N)"
         )
     if array.size == 0:

@@ -68,14 +68,14 @@ def edit_distances(sequences: Sequence[Sequence[str]]) -> NDArray[np.int64]:
     distance = np.broadcast_to(
         columns, (count, count, longest + 1)
     ).copy()  # from the empty prefix to the second's first j units
-    found = np.where(lengths[:, None] == 0, lengths[None, :], 0)
+    table = np.where(lengths[:, None] == 0, lengths[None, :], 0)
     for step in range(longest):
         unequal = codes[:, None, step, None] != codes[None, :, :]
         best = distance + 1
         best[..., 1:] = np.minimum(best[..., 1:], distance[..., :-1] + unequal)
         distance = np.minimum.accumulate(best - columns, axis=-1) + columns
         ends = lengths == step + 1
-        found[ends] = np.take_along_axis(distance[ends], np.broadcast_to(lengths, (count, count))[ends][..., None], 2)[
+        table[ends] = np.take_along_axis(distance[ends], np.broadcast_to(lengths, (count, count))[ends][..., None], 2)[
             ..., 0
         ]
-    return found
+    return table

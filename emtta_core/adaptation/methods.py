@@ -191,10 +191,10 @@ def method(name: str) -> Method:
     installed = {point.name: point for point in entry_points(group=INSTALLED)}
     if name not in installed:
         raise unknown("method", name, [*METHODS, *installed])
-    return _brought(installed[name])
+    return _load_from(installed[name])
 
 
-def _brought(point: EntryPoint) -> Method:
+def _load_from(point: EntryPoint) -> Method:
     # The method that an installed package provides: composed of parts, or with its own loop.
     found = load("method", point.value)
     if isinstance(found, Method):

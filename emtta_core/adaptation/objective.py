@@ -54,15 +54,15 @@ class _Statistics(torch.autograd.Function):
         return entropy, log_prob
 
     @staticmethod
-    def backward(ctx: Any, of_entropy: Tensor, of_log_prob: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, entropy_gradient: Tensor, log_prob_gradient: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("token_statistics can be differentiated once only")
         log_probs, entropy, tokens, rows = ctx.saved_tensors
-        weight = torch.zeros_like(entropy).index_add_(0, rows, of_log_prob)
-        slope = -of_entropy.unsqueeze(1)
-        gradient = torch.addcmul(-(weight + of_entropy * entropy).unsqueeze(1), log_probs, slope)
+        weight = torch.zeros_like(entropy).index_add_(0, rows, log_prob_gradient)
+        slope = -entropy_gradient.unsqueeze(1)
+        gradient = torch.addcmul(-(weight + entropy_gradient * entropy).unsqueeze(1), log_probs, slope)
         gradient *= log_probs.softmax(-1)
-        gradient.view(-1).index_add_(0, rows * log_probs.shape[1] + tokens, of_log_prob)
+        gradient.view(-1).index_add_(0, rows * log_probs.shape[1] + tokens, log_prob_gradient)
         return gradient, None, None
 
 
@@ -165,8 +165,8 @@ def cost_to_go(entropies: Tensor, log_probs: Tensor, estimator: Estimator) -> Te
     expectation zero (Sutton and Barto, Reinforcement Learning, 2018, section 13.3).
     """
     surprise = entropies if estimator == "token" else -log_probs
-    after = surprise.flip(-1).cumsum(-1).flip(-1)
-    return after - surprise if estimator == "token" else after
+    remaining = surprise.flip(-1).cumsum(-1).flip(-1)
+    return remaining - surprise if estimator == "token" else remaining
 
 
 def leave_one_out_advantage(cost: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Episodes:
         self.batch = batch
         self.candidates: Hypotheses | None = None
         self.source: Hypotheses | None = None
-        self._options, self._apart = options, carried is not None
+        self._options, self._separate = options, carried is not None
         self._optimize(parameters)
         if carried is not None:
             moments = zip(self._optimized, carried.updates, carried.mean, carried.square, strict=True)
@@ -73,25 +73,25 @@ class Episodes:
 
     def update(self, gradient: Tensor) -> None:
         """Apply AdamW's update."""
-        for row, own in zip(self._optimized, gradient if self._apart else [gradient], strict=True):
-            row.grad = own
+        for row, part in zip(self._optimized, gradient if self._separate else [gradient], strict=True):
+            row.grad = part
         self._optimizer.step()
 
-    def keep(self, going: Tensor) -> None:
+    def keep(self, indices: Tensor) -> None:
         """Continue with only these of the episodes, `(k,)`."""
         moments = [self._optimizer.state[row] for row in self._optimized]
-        self.rows, self.batch = self.rows.index_select(0, going), self.batch.keep(going)
-        self.candidates = None if self.candidates is None else self.candidates.keep(going)
-        self._optimize(self.parameters.detach().index_select(0, going))
-        if self._apart:
-            for row, index in zip(self._optimized, going.tolist(), strict=True):
+        self.rows, self.batch = self.rows.index_select(0, indices), self.batch.keep(indices)
+        self.candidates = None if self.candidates is None else self.candidates.keep(indices)
+        self._optimize(self.parameters.detach().index_select(0, indices))
+        if self._separate:
+            for row, index in zip(self._optimized, indices.tolist(), strict=True):
                 self._optimizer.state[row] = moments[index]
         else:
             self._optimizer.state[self.parameters] = {
-                name: value.index_select(0, going) if value.dim() else value for name, value in moments[0].items()
+                name: value.index_select(0, indices) if value.dim() else value for name, value in moments[0].items()
             }
 
-    def leave(self, carried: Carried) -> None:
+    def save_to(self, carried: Carried) -> None:
         """Write the episodes' current state to `carried`."""
         states = [self._optimizer.state[row] for row in self._optimized]
         carried.parameters[self.rows] = self.parameters.detach()
@@ -103,7 +103,7 @@ class Episodes:
         options = self._options
         self.parameters = parameters.requires_grad_()
         # The streams of a batch have made different numbers of updates, which AdamW counts per tensor: each row is one.
-        self._optimized = list(parameters.detach().unbind()) if self._apart else [parameters]
+        self._optimized = list(parameters.detach().unbind()) if self._separate else [parameters]
         self._optimizer = torch.optim.AdamW(
             [{"params": self._optimized}],  # in a group, which may be empty: the gate may exclude all episodes
             lr=options.learning_rate,

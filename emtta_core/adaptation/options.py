@@ -137,8 +137,8 @@ def _checked(name: str, value: Any, kind: Any, within: Within) -> Any:
     several = len(get_args(kind)) if get_origin(kind) is tuple else None
     items = value if several and isinstance(value, tuple | list) else (value,)
     abstract, plain, words = (Integral, int, "a whole number") if kind is int else (Real, float, "a number")
-    right = (isinstance(item, abstract) and not isinstance(item, bool) and item in within for item in items)
-    if len(items) != (several or 1) or not all(right):
-        wanted = f"{several} numbers, each" if several else f"{words},"
-        raise UsageError(f"{name} is {value!r}; it must be {wanted} {within}")
+    valid = (isinstance(item, abstract) and not isinstance(item, bool) and item in within for item in items)
+    if len(items) != (several or 1) or not all(valid):
+        expected = f"{several} numbers, each" if several else f"{words},"
+        raise UsageError(f"{name} is {value!r}; it must be {expected} {within}")
     return tuple(map(plain, items)) if several else plain(value)

@@ -49,12 +49,12 @@ def _selected(weights: Weights, which: str) -> list[int]:
 def _selection(which: str, names: tuple[str, ...]) -> list[int]:
     # The indices of the vectors that a plug-in selects by name.
     with calling("parameters", which):
-        wanted = list(load("parameters", which)(list(names)))
-    foreign = [name for name in wanted if name not in names]
-    if foreign or not wanted:
-        given = f"{foreign[0]!r}" if foreign else "no parameter"
-        raise refuse_result("parameters", which, given, f"some of the names it was passed, such as {names[0]!r}")
-    return sorted({names.index(name) for name in wanted})
+        selected = list(load("parameters", which)(list(names)))
+    unknown = [name for name in selected if name not in names]
+    if unknown or not selected:
+        returned = f"{unknown[0]!r}" if unknown else "no parameter"
+        raise refuse_result("parameters", which, returned, f"some of the names it was passed, such as {names[0]!r}")
+    return sorted({names.index(name) for name in selected})
 
 
 def parameter_names(weights: Weights) -> list[str]:

@@ -104,13 +104,13 @@ def load(kind: Kind, path: str) -> Any:
         UsageError: it cannot be imported, or is not such a part; says what to do.
     """
     found = import_plugin(kind, path)
-    lacking = _lacking(kind, found)
-    if lacking:
-        raise UsageError(f"{kind} {path!r} is {_described(found)}; {lacking} (docs/extending.md)")
+    problem = _problem_with(kind, found)
+    if problem:
+        raise UsageError(f"{kind} {path!r} is {_described(found)}; {problem} (docs/extending.md)")
     return found
 
 
-def _lacking(kind: Kind, found: Any) -> str | None:
+def _problem_with(kind: Kind, found: Any) -> str | None:
     # Why an object is not a part of a kind, and what to do.
     if kind == "method":
         return None
@@ -148,24 +148,24 @@ def calling(kind: Kind, name: str) -> Iterator[None]:
         ) from error
 
 
-def adapt_whole(adapter: MethodAdapter, name: str, batch: Utterances) -> list[AdaptationResult]:
+def call_adapter(adapter: MethodAdapter, name: str, batch: Utterances) -> list[AdaptationResult]:
     """Call an adapter on a batch.
 
     Raises:
         PluginError: it failed, or did not return one result per utterance, in order.
     """
     with calling("adapter", name):
-        given = adapter.adapt(batch)
-    found = list(given) if isinstance(given, Sequence) else [given]
-    strange = [type(one).__name__ for one in found if type(one).__name__ != "AdaptationResult"]
-    if strange:
-        raise refuse_result("adapter", name, f"a {strange[0]}", "a list with an AdaptationResult for each utterance")
-    ids = [one.utterance_id for one in found]
+        returned = adapter.adapt(batch)
+    results = list(returned) if isinstance(returned, Sequence) else [returned]
+    wrong = [type(one).__name__ for one in results if type(one).__name__ != "AdaptationResult"]
+    if wrong:
+        raise refuse_result("adapter", name, f"a {wrong[0]}", "a list with an AdaptationResult for each utterance")
+    ids = [one.utterance_id for one in results]
     if ids != list(batch.ids):
         raise refuse_result("adapter", name, f"results of {ids}", f"one for each of {list(batch.ids)}, in that order")
-    return found
+    return results
 
 
-def refuse_result(kind: Kind, name: str, given: str, wanted: str) -> PluginError:
-    """The error for a plug-in's result; `given` and `wanted` describe what it returned and should have returned."""
-    return PluginError(f"{kind} {name!r} returned {given}; it must return {wanted} (docs/extending.md)")
+def refuse_result(kind: Kind, name: str, returned: str, expected: str) -> PluginError:
+    """The error for a plug-in's result: it `returned` something else than was `expected`."""
+    return PluginError(f"{kind} {name!r} returned {returned}; it must return {expected} (docs/extending.md)")

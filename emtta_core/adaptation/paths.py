@@ -48,7 +48,7 @@ def states_of(
     batch: Utterances,
     trace: Trace,
     step_done: Callable[[int], None],
-    met: Sequence[Carried | None] | None = None,
+    stream_states: Sequence[Carried | None] | None = None,
 ) -> tuple[list[State], Source, Carried | None]:
     """Run the episodes of a batch, which on the generic path has one utterance.
 
@@ -59,7 +59,8 @@ def states_of(
         batch: the utterances.
         trace: as for `emtta_core.adaptation.episode.run`.
         step_done: called after each update with the number of episodes that made it.
-        met: in streams, which need the fast path, the state each utterance starts from; None: the source model.
+        stream_states: in streams, which need the fast path, the state each utterance starts from; None: the source
+            model.
 
     Returns:
         The states, each utterance's in order; a function that decodes with the model they started from, for utterances
@@ -72,15 +73,15 @@ def states_of(
         episode = generic.Episode(model, method, options, waveform, language, name)
         return episode.run(trace, step_done), lambda _: episode.source(), None
     assert isinstance(model, SpeechModel)
-    made = prepare_batch(model, batch.waveforms, batch.languages, batch.ids)
-    carried = None if met is None else _stacked(model, method, met)
-    states, _ = run(model, method, options, made, trace, step_done, carried)
-    return states, lambda rows: _source(model, method, options, made, met, states[0], rows), carried
+    prepared = prepare_batch(model, batch.waveforms, batch.languages, batch.ids)
+    carried = None if stream_states is None else _stacked(model, method, stream_states)
+    states, _ = run(model, method, options, prepared, trace, step_done, carried)
+    return states, lambda rows: _source(model, method, options, prepared, stream_states, states[0], rows), carried
 
 
-def _stacked(model: SpeechModel, method: Method, met: Sequence[Carried | None]) -> Carried:
+def _stacked(model: SpeechModel, method: Method, stream_states: Sequence[Carried | None]) -> Carried:
     source = Carried.begin(source_parameters(model.weights, 1, method.parameters))
-    return Carried.stack([state or source for state in met])
+    return Carried.stack([state or source for state in stream_states])
 
 
 def _source(
@@ -88,13 +89,13 @@ def _source(
     method: Method,
     options: Options,
     batch: Batch,
-    met: Sequence[Carried | None] | None,
+    stream_states: Sequence[Carried | None] | None,
     first: State,
     rows: Sequence[int],
 ) -> State:
-    wanted = torch.tensor(rows, device=model.device)
+    indices = torch.tensor(rows, device=model.device)
     if method.decision == "greedy":
         assert first.greedy is not None
-        return State(wanted, first.greedy.keep(torch.searchsorted(first.rows, wanted)), None)
-    begin = _stacked(model, method, met or [None] * len(batch.ids)).parameters
-    return decide(model, method, options, batch, begin, wanted)
+        return State(indices, first.greedy.keep(torch.searchsorted(first.rows, indices)), None)
+    parameters = _stacked(model, method, stream_states or [None] * len(batch.ids)).parameters
+    return decide(model, method, options, batch, parameters, indices)

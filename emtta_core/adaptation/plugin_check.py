@@ -54,17 +54,17 @@ def check_method(
 
     try:
         together = adapt(range(len(spoken)))
-        again = adapt(range(len(spoken)))
-        alone = [result for number in range(len(spoken)) for result in adapt([number])]
+        repeated = adapt(range(len(spoken)))
+        separately = [result for number in range(len(spoken)) for result in adapt([number])]
     except EmttaError as error:
         return [str(error)]
     broken = [f"{result.utterance_id}: {result.error}" for result in together if result.error is not None]
     if broken:
         return broken[:1]
     last = "adapter" if method.adapter else "decision"
-    faults = _differences(together, again, 0.0, "when repeated", last)
+    faults = _differences(together, repeated, 0.0, "when repeated", last)
     if not faults:  # an unseeded method would differ here, too
-        faults = _differences(alone, together, TOLERANCE, "in a batch: it mixes utterances", last)
+        faults = _differences(separately, together, TOLERANCE, "in a batch: it mixes utterances", last)
     norms = [record.gradient_norm for result in together for record in result.trace if record.gradient_norm is not None]
     if norms and not any(norms):
         faults.append("objective: its gradient is zero at every step of every utterance, so nothing is learned")

@@ -73,21 +73,21 @@ def objective_loss(objective: LossFunction | str, candidates: ScoredCandidates) 
         return objective(candidates)
     name = objective if isinstance(objective, str) else type(objective).__name__
     with calling("objective", name):
-        given = _loaded(objective)(candidates)
-    loss = given if isinstance(given, Loss) else Loss(given)
-    wanted = f"a tensor of shape ({len(candidates.ids)},), the loss of each utterance"
+        returned = _loaded(objective)(candidates)
+    loss = returned if isinstance(returned, Loss) else Loss(returned)
+    expected = f"a tensor of shape ({len(candidates.ids)},), the loss of each utterance"
     if not isinstance(loss.total, Tensor):
-        raise refuse_result("objective", name, f"{type(given).__name__} {given!r}", wanted)
+        raise refuse_result("objective", name, f"{type(returned).__name__} {returned!r}", expected)
     for part in (loss.total, loss.policy, loss.entropy):
         if part is not None and (part.shape != (len(candidates.ids),) or not part.is_floating_point()):
             shape = f"a tensor of {part.dtype} of shape {tuple(part.shape)}"
-            raise refuse_result("objective", name, shape, wanted)
+            raise refuse_result("objective", name, shape, expected)
     if loss.advantage is not None and loss.advantage.shape != candidates.mask.shape:
         shape = f"advantages of shape {tuple(loss.advantage.shape)}"
         raise refuse_result("objective", name, shape, f"shape {tuple(candidates.mask.shape)}")
     if torch.is_grad_enabled() and not loss.total.requires_grad:
-        wanted = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
-        raise refuse_result("objective", name, "a loss without a gradient", wanted)
+        expected = "one computed from `logits`, `log_probs` or `entropies`, without detach() or no_grad()"
+        raise refuse_result("objective", name, "a loss without a gradient", expected)
     return loss
 
 

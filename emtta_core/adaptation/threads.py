@@ -18,7 +18,7 @@ SMALL = 256
 """A model with fewer columns uses one thread if waiting threads spin: a second one is a quarter faster on an idle
 machine, but many times slower on a busy one."""
 
-LOOK = 0.1
+WATCH_SECONDS = 0.1
 """Seconds for which the cores are watched before a batch; Linux counts in hundredths."""
 
 CONTENDED = 0.5
@@ -40,11 +40,11 @@ def sized_threads(model: Model) -> Iterator[None]:
     if model.device.type != "cpu":
         yield
         return
-    with _setting.borrowed() as usual:
-        count = min(usual, max(1, model.width // COLUMNS))
+    with _thread_count.restored_at_exit() as original:
+        count = min(original, max(1, model.width // COLUMNS))
         spin = count > 1 and waiting_threads_spin()
         if spin:
-            count = 1 if model.width < SMALL else max(1, min(count, round(free_cores(LOOK))))
+            count = 1 if model.width < SMALL else max(1, min(count, round(free_cores(WATCH_SECONDS))))
         if count != torch.get_num_threads():
             torch.set_num_threads(count)
         before = CoreTimes.now() if spin and count > 1 else None
@@ -54,28 +54,28 @@ def sized_threads(model: Model) -> Iterator[None]:
             warnings.warn(WARNING, RuntimeWarning, stacklevel=3)
 
 
-class _Setting:
+class _ThreadCount:
     """The number of threads that the user has set; torch keeps one for each thread and one for new threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._borrowers, self._usual = 0, 0
+        self._users, self._original = 0, 0
 
     @contextmanager
-    def borrowed(self) -> Iterator[int]:
-        # Yield the number that the user has set, and restore it at the end, even if others borrow it meanwhile.
+    def restored_at_exit(self) -> Iterator[int]:
+        # Yield the number that the user has set, and restore it at the end, even if others change it meanwhile.
         with self._lock:
-            # While others borrow, a new thread sees their number and not the user's.
-            self._usual = self._usual if self._borrowers else torch.get_num_threads()
-            self._borrowers += 1
-            usual = self._usual
+            # While others have changed it, a new thread sees their number and not the user's.
+            self._original = self._original if self._users else torch.get_num_threads()
+            self._users += 1
+            original = self._original
         try:
-            yield usual
+            yield original
         finally:
             with self._lock:
-                self._borrowers -= 1
-                if torch.get_num_threads() != usual:
-                    torch.set_num_threads(usual)
+                self._users -= 1
+                if torch.get_num_threads() != original:
+                    torch.set_num_threads(original)
 
 
-_setting = _Setting()
+_thread_count = _ThreadCount()

@@ -54,8 +54,8 @@ def unread(data: bytes, end: int, name: str) -> AudioError:
     )
 
 
-def _cut_off(data: bytes, promised: int, name: str) -> AudioError:
-    return AudioError(f"{name}: is cut off: it has {len(data)} of the {promised} bytes stated in its header")
+def _cut_off(data: bytes, declared: int, name: str) -> AudioError:
+    return AudioError(f"{name}: is cut off: it has {len(data)} of the {declared} bytes stated in its header")
 
 
 def _check_end(data: bytes, end: int, name: str) -> None:
@@ -78,9 +78,9 @@ def _chunks(data: bytes, order: Literal["little", "big"], first: int, width: int
 def _check_riff(data: bytes, name: str) -> None:
     order: Literal["little", "big"] = "big" if data.startswith(b"RIFX") else "little"
     # The file size includes neither its own four bytes nor the four before them.
-    promised = int.from_bytes(data[4:8], order)
-    if promised < _STREAMED and promised + 8 - len(data) > _SLACK:
-        raise _cut_off(data, promised + 8, name)
+    declared = int.from_bytes(data[4:8], order)
+    if declared < _STREAMED and declared + 8 - len(data) > _SLACK:
+        raise _cut_off(data, declared + 8, name)
     large = None
     end = 12
     for chunk, begin, size in _chunks(data, order, 12, 4):
@@ -164,13 +164,13 @@ def _check_flac(data: bytes, name: str) -> None:
         last = bool(data[offset] & 0x80)
         offset += 4 + int.from_bytes(data[offset + 1 : offset + 4], "big")
     # The first block has the number of samples in 36 bits; 0 means that the writer did not know it.
-    promised = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
+    declared = int.from_bytes(data[21:26], "big") & (1 << 36) - 1
     begin, samples = offset, 0
     for begin, frame in _flac_frames(data, offset):
-        if promised and samples >= promised:
+        if declared and samples >= declared:
             raise unread(data, begin, name)
         samples += frame
-    if samples < promised or not samples:
+    if samples < declared or not samples:
         return  # cut off or damaged, which libsndfile will report
     ends = _flac_frame_ends(data, begin)
     if ends and not any(is_tag(data[end:]) for end in ends):

@@ -36,12 +36,12 @@ _MODULES = {"pyroomacoustics": "pyroomacoustics", "python-stretch": "python_stre
 
 
 @cache
-def release(library: str, wanted_by: str) -> str:
+def release(library: str, needed_by: str) -> str:
     """The installed release of a library.
 
     Args:
         library: its name on PyPI, or `libsndfile`, which comes with soundfile.
-        wanted_by: the corruption that needs it.
+        needed_by: the corruption that needs it.
 
     Raises:
         UsageError: it is not installed; gives the command that installs it.
@@ -52,17 +52,17 @@ def release(library: str, wanted_by: str) -> str:
         return version(library)
     except PackageNotFoundError as error:
         raise UsageError(
-            f"the corruption {wanted_by!r} needs {library}, which is not installed; {EXTRA}, or omit its domains"
+            f"the corruption {needed_by!r} needs {library}, which is not installed; {EXTRA}, or omit its domains"
         ) from error
 
 
-def load(library: str, wanted_by: str) -> ModuleType:
+def load(library: str, needed_by: str) -> ModuleType:
     """Import a library lazily, since that takes seconds.
 
     Raises:
         UsageError: it is not installed; gives the command that installs it.
     """
-    release(library, wanted_by)
+    release(library, needed_by)
     return importlib.import_module(_MODULES[library])
 
 
@@ -72,8 +72,8 @@ TELEPHONE_RATE = 8000
 
 def levelled(samples: Samples, snr_db: float | None = None) -> Corrupted:
     """Scale samples to -25 dB FS RMS, and back to a peak of 1 if they exceed full scale."""
-    within = scale_back(scale_to_dbfs(samples, LEVEL_DBFS))
-    return Corrupted(within.waveform, within.gain, snr_db)
+    scaled = scale_back(scale_to_dbfs(samples, LEVEL_DBFS))
+    return Corrupted(scaled.waveform, scaled.gain, snr_db)
 
 
 def fitted(samples: Samples, length: int) -> Samples:
@@ -89,5 +89,5 @@ def to_telephone(samples: Samples) -> Samples:
 
 def from_telephone(samples: Samples, length: int) -> Samples:
     """Resample from 8 kHz to `length` samples at 16 kHz."""
-    whole = soxr.resample(samples, TELEPHONE_RATE, SAMPLE_RATE)
-    return fitted(whole.astype(np.float64), length)
+    resampled = soxr.resample(samples, TELEPHONE_RATE, SAMPLE_RATE)
+    return fitted(resampled.astype(np.float64), length)

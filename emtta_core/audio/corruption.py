@@ -49,16 +49,16 @@ class Graded(Record):
         if not self.severity:
             return None
         effect = EFFECTS[self.name]
-        settled: dict[str, Any] = {"version": effect.version, "settings": self.identity()}
+        determinants: dict[str, Any] = {"version": effect.version, "settings": self.identity()}
         if effect.libraries:
-            settled["libraries"] = {library: release(library, self.name) for library in effect.libraries}
-        return settled | ({"voices": voices()} if effect.spoken else {})
+            determinants["libraries"] = {library: release(library, self.name) for library in effect.libraries}
+        return determinants | ({"voices": voices()} if effect.spoken else {})
 
     def label(self) -> str | None:
         """The label in rows of prepared audio: name, severity and amount; None for clean."""
         if not self.severity:
             return None
-        return f"{self.name}/{self.severity} ({EFFECTS[self.name].said(self.severity)})"
+        return f"{self.name}/{self.severity} ({EFFECTS[self.name].describe(self.severity)})"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, voices: Voices) -> Corrupted:
         """Corrupt `waveform` in a way that depends on the utterance's id, the name and the seed.
@@ -80,10 +80,10 @@ class Graded(Record):
         effect = EFFECTS[self.name]
         rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.name], 64), 16))
         speech = scale_to_dbfs(samples, LEVEL_DBFS).astype(np.float64)
-        made = effect.make(speech, effect.amounts[self.severity - 1], rng, voices)
-        refuse_silence(checked(made.waveform, "the corrupted speech"), "the corrupted speech")
-        within = scale_back(made.waveform)
-        return Corrupted(within.waveform, made.gain * within.gain, made.snr_db)
+        result = effect.make(speech, effect.amounts[self.severity - 1], rng, voices)
+        refuse_silence(checked(result.waveform, "the corrupted speech"), "the corrupted speech")
+        scaled = scale_back(result.waveform)
+        return Corrupted(scaled.waveform, result.gain * scaled.gain, result.snr_db)
 
 
 CORRUPTION_VERSION = 1
@@ -122,8 +122,8 @@ class Noise(Record):
         """
         speech = checked(waveform, "the speech")
         rng = np.random.default_rng(int(digest([self.seed, utterance_id, self.kind], 64), 16))
-        wanted = VOICES.get(self.kind, 0)
-        noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng, voices=voices(wanted) if wanted else ())
+        count = VOICES.get(self.kind, 0)
+        noise = synthesise(self.kind, speech.size / SAMPLE_RATE, rng, voices=voices(count) if count else ())
         ratio = true_snr_db(self.snr_db, self.snr_convention)
         mixture = mix(speech, noise, ratio, over=self.snr_over)
         return Corrupted(mixture.waveform, mixture.gain, ratio)

@@ -40,8 +40,8 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
     key = 55 * 2 ** (rng.integers(12) / 12)
     roots = _PROGRESSIONS[int(rng.integers(len(_PROGRESSIONS)))]
     # The tune has been playing for a while: the speech starts anywhere in its four chords.
-    begun = -float(rng.uniform(0, 8 * beat))
-    halves: Samples = begun + 0.5 * beat * np.arange(int((samples / SAMPLE_RATE - begun) / (0.5 * beat)) + 2.0)
+    start = -float(rng.uniform(0, 8 * beat))
+    halves: Samples = start + 0.5 * beat * np.arange(int((samples / SAMPLE_RATE - start) / (0.5 * beat)) + 2.0)
     steps = rng.integers(3, size=halves.size)
     loudness = spread_levels(halves.size, rng, 2.0)
     hat = burst(0.06, rng, high_pass(5000), 0.015)
@@ -56,8 +56,10 @@ def tune(samples: int, rng: np.random.Generator) -> Samples:
             plucked = sounding & (steps == step)
             note = _pluck(4 * key * 2 ** (tone / 12), beat, 0.35)
             total += placed(samples, halves[plucked], 0.5 * loudness[plucked], note)
-            held = sounding & (np.arange(halves.size) % 4 == 0)
-            total += placed(samples, halves[held], 0.2 * loudness[held], _held(2 * key * 2 ** (tone / 12), 2 * beat))
+            sustained = sounding & (np.arange(halves.size) % 4 == 0)
+            total += placed(
+                samples, halves[sustained], 0.2 * loudness[sustained], _sustained(2 * key * 2 ** (tone / 12), 2 * beat)
+            )
     hiss = 1e-4 * rng.standard_normal(samples)  # a tune may begin with a rest; this is never silent
     return reverberated(total, rng, 0.4, 0.3) + hiss
 
@@ -67,7 +69,7 @@ def _pluck(hertz: float, seconds: float, decay: float) -> Samples:
     return sum((ring(2 * seconds, n * hertz, decay / n) / n for n in range(1, 9)), np.zeros(1))
 
 
-def _held(hertz: float, seconds: float) -> Samples:
+def _sustained(hertz: float, seconds: float) -> Samples:
     time = clock(int(seconds * SAMPLE_RATE))
     swell = np.sin(np.pi * time / seconds)
     return swell * sum((np.sin(2 * np.pi * n * hertz * time) / n for n in (1, 2, 3)), np.zeros(1))
@@ -189,8 +191,8 @@ def speed(speech: Samples, factor: float, rng: np.random.Generator, _voices: Voi
     """Speed the speech up by `factor`, dividing its length by it; the pitch stays the same."""
     stretch = _stretch(rng, "speed")
     stretch.setTimeFactor(factor)
-    whole = _processed(stretch, speech)
-    return levelled(fitted(whole[round(_MARGIN / factor) :], max(1, round(speech.size / factor))))
+    stretched = _processed(stretch, speech)
+    return levelled(fitted(stretched[round(_MARGIN / factor) :], max(1, round(speech.size / factor))))
 
 
 def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: Voices) -> Corrupted:
@@ -201,9 +203,9 @@ def pitch(speech: Samples, semitones: float, rng: np.random.Generator, _voices: 
     return levelled(fitted(_processed(stretch, speech)[_MARGIN:], speech.size))
 
 
-def _stretch(rng: np.random.Generator, wanted_by: str) -> Any:
+def _stretch(rng: np.random.Generator, needed_by: str) -> Any:
     # A stretcher for mono at 16 kHz, seeded from `rng`; the library has no types.
-    stretch = load("python-stretch", wanted_by).Signalsmith.Stretch(int(rng.integers(2**31)))
+    stretch = load("python-stretch", needed_by).Signalsmith.Stretch(int(rng.integers(2**31)))
     stretch.preset(1, SAMPLE_RATE)
     return stretch
 
@@ -228,8 +230,8 @@ def g711(speech: Samples, errors: float, rng: np.random.Generator, _voices: Voic
     """Send G.711 µ-law at 8 kHz (64 kbit/s) over a line that flips a share `errors` of the bits."""
     coded = np.frombuffer(_written(to_telephone(speech), "RAW", "ULAW", TELEPHONE_RATE), np.uint8)
     # One byte per sample, each of whose eight bits may be flipped.
-    turned = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
-    decoded = _read((coded ^ turned).tobytes(), raw=True)
+    flipped = np.packbits(rng.random((coded.size, 8)) < errors, axis=1)[:, 0]
+    decoded = _read((coded ^ flipped).tobytes(), raw=True)
     return levelled(from_telephone(decoded, speech.size))
 
 
@@ -331,7 +333,7 @@ class Effect:
     spoken: bool = False  # whether it needs voices of other speakers
     libraries: tuple[str, ...] = ()  # libraries whose release affects the samples
 
-    def said(self, severity: int) -> str:
+    def describe(self, severity: int) -> str:
         """The amount at a severity of 1 to 5, with its unit."""
         return self.unit.format(f"{self.amounts[severity - 1]:g}")
 

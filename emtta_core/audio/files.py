@@ -112,9 +112,9 @@ def read_segment(path: Path, begin: float, seconds: float | None, *, name: str) 
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
         raise AudioError(f"{name}: is not audio that can be read, or is damaged: {reason}") from error
-    whole = _last_file(path)
-    first, last = _bounds(begin, seconds, len(whole), SAMPLE_RATE, name)
-    return whole[first:last].copy()
+    recording = _last_file(path)
+    first, last = _bounds(begin, seconds, len(recording), SAMPLE_RATE, name)
+    return recording[first:last].copy()
 
 
 def _bounds(begin: float, seconds: float | None, frames: int, rate: int, name: str) -> tuple[int, int]:
@@ -131,7 +131,7 @@ def _bounds(begin: float, seconds: float | None, frames: int, rate: int, name: s
     return first, min(last, frames)
 
 
-def most_bytes() -> float:
+def max_file_bytes() -> float:
     """The size limit of audio files in bytes: that of the longest recording allowed, at 48 kHz, stereo, 32 bits."""
     return limit(MAX_AUDIO_HOURS) * 3600 * _BYTES_PER_SECOND
 
@@ -140,7 +140,7 @@ def length_in_seconds(source: str | PathLike[str] | bytes) -> float | None:
     """The length in seconds stated in the header of an audio file or its bytes; None if it cannot be read as audio."""
     try:
         if not isinstance(source, bytes):
-            check_plain(source, most=most_bytes())
+            check_plain(source, max_bytes=max_file_bytes())
         with _opened(source if isinstance(source, bytes) else Path(source), "the file") as file:
             frames, rate = int(file.frames), int(file.samplerate)
     except Exception:  # reading it will report why
@@ -175,7 +175,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
     try:
         check_plain(path)
         _refuse_long(path, name)
-        return read_plain(path, most=most_bytes())
+        return read_plain(path, max_bytes=max_file_bytes())
     except (OSError, ValueError) as error:  # ValueError: a path with a null character
         raise AudioError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
@@ -192,39 +192,39 @@ def _check_length(frames: int, rate: int, name: str) -> None:
             f"{name}: its sample rate is {rate} Hz; it must be {_RATES.start:,} to {_RATES.stop - 1:,}: correct the "
             "header, or record it again"
         )
-    hours, most = frames / rate / 3600, limit(MAX_AUDIO_HOURS)
-    if frames != _UNKNOWN and hours > most:
+    hours, maximum = frames / rate / 3600, limit(MAX_AUDIO_HOURS)
+    if frames != _UNKNOWN and hours > maximum:
         raise AudioError(
-            f"{name}: its header states {hours:,.1f} hours, and the limit is {most:g}; cut it into utterances, "
+            f"{name}: its header states {hours:,.1f} hours, and the limit is {maximum:g}; cut it into utterances, "
             f"or set {MAX_AUDIO_HOURS} to more"
         )
 
 
 def _decode(data: bytes, name: str) -> tuple[NDArray[np.float64], int]:
     # The samples of an audio file, averaged over its channels, `(N,)`, N > 0, and its sample rate in Hz.
-    promised = 0
+    declared = 0
     try:
         with _opened(data, name) as file:
-            promised, rate = int(file.frames), int(file.samplerate)
-            if promised == _UNKNOWN:
+            declared, rate = int(file.frames), int(file.samplerate)
+            if declared == _UNKNOWN:
                 raise AudioError(f"{name}: its header does not state its length; write the file again")
-            _check_length(promised, rate, name)
+            _check_length(declared, rate, name)
             blocks: list[NDArray[np.float64]] = []
             while not blocks or len(blocks[-1]) == _BLOCK:
                 frames = file.read(_BLOCK, dtype="float32", always_2d=True)
                 blocks.append(frames.mean(axis=1, dtype=np.float64))
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).removeprefix("Error : ").rstrip(".")
-        if promised:
+        if declared:
             raise AudioError(f"{name}: is cut off or damaged ({len(data)} bytes): {reason}") from error
         raise AudioError(
             f"{name}: is not audio that can be read ({len(data)} bytes): {reason}; if it is audio all the same, "
             "convert it to FLAC or WAV, for example with `ffmpeg -i OLD NEW.flac`"
         ) from error
     samples = np.concatenate(blocks)
-    if len(samples) < promised:
+    if len(samples) < declared:
         raise AudioError(
-            f"{name}: is cut off: {len(samples)} of the {promised} samples stated in its header can be read"
+            f"{name}: is cut off: {len(samples)} of the {declared} samples stated in its header can be read"
         )
     if len(samples) == 0:
         raise AudioError(f"{name}: contains no audio (0 samples)")

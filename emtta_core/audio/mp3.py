@@ -32,7 +32,7 @@ _KBITS = {
 _HERTZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 """Sample rates by version and index."""
 
-_ROOMY = 8
+_HIGH_BIT_RATE = 8
 """The index of a bit rate at which a frame has room for the count at every sample rate."""
 
 
@@ -47,12 +47,12 @@ class _Frame:
         # The frame whose header is at `start`; None if there is none, or it states no bit rate.
         # Eleven bits are 1; then come version (2 bits), layer (2), no checksum (1), bit rate (4), sample rate (2),
         # padding (1).
-        found = cls(data[start : start + 4])
-        if len(found.header) < 4 or found.header[0] != 0xFF or found.header[1] >> 5 != 0b111:
+        frame = cls(data[start : start + 4])
+        if len(frame.header) < 4 or frame.header[0] != 0xFF or frame.header[1] >> 5 != 0b111:
             return None
-        is_layer_3 = found.header[1] >> 1 & 3 == 1
-        has_rates = 0 < found.header[2] >> 4 < 15 and found.header[2] >> 2 & 3 < 3
-        return found if is_layer_3 and has_rates and found.version != _RESERVED else None
+        is_layer_3 = frame.header[1] >> 1 & 3 == 1
+        has_rates = 0 < frame.header[2] >> 4 < 15 and frame.header[2] >> 2 & 3 < 3
+        return frame if is_layer_3 and has_rates and frame.version != _RESERVED else None
 
     @property
     def version(self) -> int:
@@ -70,13 +70,13 @@ class _Frame:
         return (144 if self.version == _MPEG_1 else 72) * kbits * 1000 // self.hertz + padding
 
     @property
-    def count_at(self) -> int:
+    def count_offset(self) -> int:
         # Where a frame with the count begins to differ from silence: after header and side information.
         mono = self.header[3] >> 6 == 3
         side = (17 if mono else 32) if self.version == _MPEG_1 else (9 if mono else 17)
         return 4 + side
 
-    def goes_on(self, first: "_Frame") -> bool:
+    def continues(self, first: "_Frame") -> bool:
         # Whether this may be a frame of the stream that begins with `first`.
         # Bit rate, padding and stereo mode may change with each frame; these two may not.
         return (self.version, self.hertz) == (first.version, first.hertz)
@@ -84,10 +84,10 @@ class _Frame:
     def with_count(self, frames: int) -> bytes:
         # A silent frame of the same kind that states how many frames follow it.
         second = self.header[1] | 1  # no checksum
-        silent = _Frame(bytes((0xFF, second, _ROOMY << 4 | self.header[2] & 0b1100, self.header[3])))
+        silent = _Frame(bytes((0xFF, second, _HIGH_BIT_RATE << 4 | self.header[2] & 0b1100, self.header[3])))
         # Flag 1: of the four optional fields, only the number of frames follows.
-        said = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
-        return (silent.header + bytes(self.count_at - 4) + said).ljust(silent.size, b"\0")
+        info = b"Info" + (1).to_bytes(4, "big") + frames.to_bytes(4, "big")
+        return (silent.header + bytes(self.count_offset - 4) + info).ljust(silent.size, b"\0")
 
 
 def counted(data: bytes, name: str) -> bytes:
@@ -105,7 +105,7 @@ def counted(data: bytes, name: str) -> bytes:
         raise _damaged(data, start, name)
     stated = _stated_count(data[start : start + first.size], first)
     offset, frames = start, 0
-    while (frame := _Frame.at(data, offset)) is not None and frame.goes_on(first):
+    while (frame := _Frame.at(data, offset)) is not None and frame.continues(first):
         if offset + frame.size > len(data):
             raise AudioError(f"{name}: is cut off: its last MP3 frame has {len(data) - offset} of {frame.size} bytes")
         if stated is not None and frames > stated + 1:  # the frame with the count is one more, which some count
@@ -130,7 +130,7 @@ def _beginning(data: bytes) -> int:
 
 def _stated_count(frame: bytes, header: _Frame) -> int | None:
     # The number of frames stated in a file's first frame, if any; a checksum shifts it.
-    for offset in (header.count_at, header.count_at + 2):
+    for offset in (header.count_offset, header.count_offset + 2):
         if (
             frame[offset : offset + 4] in (b"Xing", b"Info")
             and frame[offset + 7 : offset + 8]

@@ -40,10 +40,10 @@ def tone(hertz: Samples, rng: np.random.Generator, levels: Samples) -> Samples:
         rng: draws the phases of the harmonics.
         levels: the amplitudes of harmonics 1, 2, …; those above half the sample rate are left out.
     """
-    kept = levels[: max(1, int(SAMPLE_RATE / 2 / hertz.max()))]
+    audible = levels[: max(1, int(SAMPLE_RATE / 2 / hertz.max()))]
     # One period from its harmonics; it is then read at the speed given by the pitch at each sample.
     spectrum = np.zeros(_PERIOD // 2 + 1, dtype=np.complex128)
-    spectrum[1 : kept.size + 1] = kept * np.exp(2j * np.pi * rng.random(kept.size))
+    spectrum[1 : audible.size + 1] = audible * np.exp(2j * np.pi * rng.random(audible.size))
     period = np.fft.irfft(spectrum)
     period /= np.sqrt(np.mean(period**2))
     phase = rng.random() + np.cumsum(hertz) / SAMPLE_RATE

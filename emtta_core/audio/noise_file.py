@@ -108,10 +108,10 @@ class NoiseFile(Record):
 
     def label(self) -> str:
         """The label in rows of prepared audio."""
-        begun = "" if self.offset == "start" or self.kind == "gaussian" else " at a random offset"
+        offset = "" if self.offset == "start" or self.kind == "gaussian" else " at a random offset"
         level = "" if self.level_dbfs == LEVEL_DBFS else f" at {self.level_dbfs:g} dB FS"
         ratio = ratio_label(self.snr_db, self.snr_over, self.snr_convention)
-        return f"{self.name}/{self.kind or self.file}{begun}{level}{ratio}"
+        return f"{self.name}/{self.kind or self.file}{offset}{level}{ratio}"
 
     def apply(self, waveform: ArrayLike, utterance_id: str, _voices: Voices) -> Corrupted:
         """Add the recording to `waveform`.
@@ -154,16 +154,16 @@ class NoiseFile(Record):
             for below in FOLDERS:
                 if (folder / below / name).exists():
                     return folder / below
-        wanted = f"the noise {name!r}"
-        refusal = f"{wanted} is not in {searched(self.path)}"
+        what = f"the noise {name!r}"
+        refusal = f"{what} is not in {searched(self.path)}"
         if self.file:
-            raise UsageError(f"{refusal}; put it there, or name another file", subject=wanted)
+            raise UsageError(f"{refusal}; put it there, or name another file", subject=what)
         raise UsageError(
             f"{refusal}, nor in the folders {FOLDER}, noise_test and noise_train there; get the recordings with "
             f"`git clone https://github.com/microsoft/MS-SNSD`, and set path to the folder of the clone, or "
             f'{CORPORA} to its parent; or use {{ name = "noise" }} of the same kind, which is synthesised and '
             "needs no file",
-            subject=wanted,
+            subject=what,
         )
 
 

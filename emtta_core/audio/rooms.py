@@ -72,7 +72,7 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
     rng = np.random.default_rng([len(kind), ord(kind[0]), room])
     lowest, highest = ((3.5, 3.5, 2.5), (9.0, 6.5, 3.2)) if kind == "room" else ((12.0, 8.0, 3.0), (14.0, 9.0, 4.0))
     size = rng.uniform(lowest, highest)
-    speaker, microphone = _places(size, rng, metres)
+    speaker, microphone = _positions(size, rng, metres)
     absorption, order = acoustics.inverse_sabine(rt60, size)
     shoe_box = acoustics.ShoeBox(
         size, fs=SAMPLE_RATE, materials=acoustics.Material(absorption), max_order=min(order, _ORDER)
@@ -95,14 +95,14 @@ def _response(room: int, kind: str, rt60: float, metres: float | None) -> Sample
 def _rt60(response: Samples) -> float:
     # The seconds in which a response falls by 60 dB, from its fall between 5 and 35 dB: T30 of ISO 3382.
     # Schroeder's backward integration: at each moment the energy still to come, which falls smoothly.
-    left = np.cumsum(response[::-1] ** 2)[::-1]
-    left /= left[0]
-    falling = np.flatnonzero((left <= 10**-0.5) & (left >= 10**-3.5))
-    per_sample, _ = np.polyfit(falling, 10 * np.log10(left[falling]), 1)
+    energy = np.cumsum(response[::-1] ** 2)[::-1]
+    energy /= energy[0]
+    falling = np.flatnonzero((energy <= 10**-0.5) & (energy >= 10**-3.5))
+    per_sample, _ = np.polyfit(falling, 10 * np.log10(energy[falling]), 1)
     return float(-60 / (per_sample * SAMPLE_RATE))
 
 
-def _places(
+def _positions(
     size: NDArray[np.float64], rng: np.random.Generator, metres: float | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     # Where speaker and microphone are, in metres: at most 8 m apart in a hall, along its longer side.

@@ -124,9 +124,9 @@ def spectral_distance_db(clean: ArrayLike, corrupted: ArrayLike) -> float:
     Raises:
         AudioError: when one is not a waveform, is empty or silent, or contains NaN or infinity.
     """
-    seen = [_mel_db(samples) for samples in (clean, corrupted)]
-    frames = max(bands.shape[1] for bands in seen)
-    a, b = (bands[:, np.arange(frames) * bands.shape[1] // frames] for bands in seen)
+    spectra = [_mel_db(samples) for samples in (clean, corrupted)]
+    frames = max(bands.shape[1] for bands in spectra)
+    a, b = (bands[:, np.arange(frames) * bands.shape[1] // frames] for bands in spectra)
     return float(np.abs(a - b).mean())
 
 
@@ -144,10 +144,10 @@ def signal_to_distortion_db(clean: ArrayLike, corrupted: ArrayLike) -> float | N
     if speech.size != noisy.size:
         return None
     part = speech * (float(speech @ noisy) / float(speech @ speech))
-    wanted, rest = float(part @ part), float(np.sum(np.square(noisy - part)))
-    if not rest:
+    signal, distortion = float(part @ part), float(np.sum(np.square(noisy - part)))
+    if not distortion:
         return math.inf
-    return 10 * math.log10(wanted / rest) if wanted else -math.inf
+    return 10 * math.log10(signal / distortion) if signal else -math.inf
 
 
 def _mel_db(waveform: ArrayLike) -> NDArray[np.float64]:

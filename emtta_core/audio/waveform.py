@@ -95,10 +95,10 @@ def active_frames(powers: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     return recent
 
 
-EARLIEST = 0.5
+MIN_WINDOW = 0.5
 """A window is at least this share of the longest: cuts are searched for after it."""
 
-REST = 0.1
+MIN_LAST_WINDOW = 0.1
 """At least this share of the longest is left for the last window."""
 
 SMOOTH = 11
@@ -122,10 +122,10 @@ def windows_of(waveform: NDArray[np.floating[Any]], longest: int) -> list[slice]
     levels = np.convolve(powers, np.ones(SMOOTH) / SMOOTH, mode="same")
     cuts = [0]
     while len(waveform) - cuts[-1] > longest:
-        begin = cuts[-1] + EARLIEST * longest
-        end = min(cuts[-1] + longest, len(waveform) - REST * longest)
-        first, behind = int(np.ceil(begin / FRAME)), int(end / FRAME)
-        frame = first + _pause(silent[first:behind], levels[first:behind])
+        begin = cuts[-1] + MIN_WINDOW * longest
+        end = min(cuts[-1] + longest, len(waveform) - MIN_LAST_WINDOW * longest)
+        first, last = int(np.ceil(begin / FRAME)), int(end / FRAME)
+        frame = first + _pause(silent[first:last], levels[first:last])
         cuts.append(frame * FRAME + FRAME // 2)
     return [slice(begin, end) for begin, end in zip(cuts, [*cuts[1:], len(waveform)], strict=True)]
 

@@ -45,7 +45,7 @@ def id_of(name: str, source: str | None = None) -> str:
     return plain if plain == name else f"{plain}-{digest(name if source is None else source, 8)}"
 
 
-_OTHERS: Mapping[str, str] = {"cmn": "zh", "fil": "tl", "jv": "jw", "nb": "no"}
+_WHISPER_CODES: Mapping[str, str] = {"cmn": "zh", "fil": "tl", "jv": "jw", "nb": "no"}
 """Whisper's codes of languages for which corpora use another: its code for Javanese is the old `jw`."""
 
 _REGIONS: Mapping[str, str] = {"zh-HK": "yue"}
@@ -57,7 +57,7 @@ def whisper_code(language: str) -> str:
     if language in _REGIONS:
         return _REGIONS[language]
     code = re.split("[-_]", language, maxsplit=1)[0]
-    return _OTHERS.get(code, code)
+    return _WHISPER_CODES.get(code, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Count:
     sample: str | None = None  # which of its utterances a limit selects, in words; None if all are used
 
 
-def least(*counts: int | None) -> int | None:
+def smallest(*counts: int | None) -> int | None:
     """The smallest of some limits, where None means no limit."""
     return min((count for count in counts if count is not None), default=None)
 
@@ -111,7 +111,7 @@ def choose(keys: Sequence[Key], limit: int | None, is_too_long: Callable[[int], 
     drawn = limit is not None and limit < len(keys)
     chosen: list[int] = []
     left_out = 0
-    for index in _in_turns(keys) if drawn else range(len(keys)):
+    for index in _round_robin(keys) if drawn else range(len(keys)):
         if len(chosen) == limit:
             break
         if is_too_long(index):
@@ -136,7 +136,7 @@ def describe_sample(limit: int, speakers: Sequence[str], total: int) -> str:
     return f"limit {limit:,}: {len(speakers):,} of {total:,} utterances, {spread}"
 
 
-def _in_turns(keys: Sequence[Key]) -> list[int]:
+def _round_robin(keys: Sequence[Key]) -> list[int]:
     # The indices of all utterances, in the order in which a sample selects them.
     turns: Counter[str] = Counter()
     ranks = {speaker: digest(speaker) for speaker in {key.speaker for key in keys}}
@@ -168,18 +168,18 @@ class Distinct:
     def __init__(self) -> None:
         """Start without any ids."""
         self._counts: Counter[str] = Counter()
-        self._taken: set[str] = set()
+        self._used: set[str] = set()
 
     def __call__(self, name: str) -> str:
         """Return the id of the next utterance, whose name is `name`."""
         self._counts[name] += 1
         number = self._counts[name]
-        found = name if number == 1 else f"{name}-{number}"
-        while found in self._taken:
+        distinct = name if number == 1 else f"{name}-{number}"
+        while distinct in self._used:
             number += 1
-            found = f"{name}-{number}"
-        self._taken.add(found)
-        return found
+            distinct = f"{name}-{number}"
+        self._used.add(distinct)
+        return distinct
 
 
 State = Literal["here", "to fetch", "missing"]

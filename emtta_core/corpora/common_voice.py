@@ -56,7 +56,7 @@ class CommonVoice(Hosted):
         """Language and split."""
         return f"{self.language} {self.split}"
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """The names of Mozilla's folders; some programs extract them into a folder named after the archive."""
         return "cv-corpus-*", f"mcv-scripted-{self.language}-*/cv-corpus-*"
 
@@ -74,10 +74,10 @@ class CommonVoice(Hosted):
         Raises:
             CorpusError: there are several releases.
         """
-        here = [folder] if folder.name == self.language else []
-        usual = [release for name in self.usual_folders() for release in folder.glob(name)]
-        releases = sorted(release / self.language for release in usual)
-        found = [inner for inner in [*here, folder / self.language, *releases] if self._is_there(inner)]
+        candidates = [folder] if folder.name == self.language else []
+        roots = [release for name in self.folder_names() for release in folder.glob(name)]
+        releases = sorted(release / self.language for release in roots)
+        found = [inner for inner in [*candidates, folder / self.language, *releases] if self._has_split(inner)]
         if len(found) > 1:
             raise CorpusError(
                 f"there are several releases of Common Voice: {', '.join(map(str, found))}; name one of them as path"
@@ -93,16 +93,16 @@ class CommonVoice(Hosted):
         table = self._table(folder)
         reader = csv.DictReader(text_of(table).split("\n"), delimiter="\t", quoting=csv.QUOTE_NONE)
         rows = [(reader.line_num, row) for row in reader]
-        lacking = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if lacking:
-            raise CorpusError(f"the table {table} has no column {', '.join(lacking)}; {self.about.get} again")
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise CorpusError(f"the table {table} has no column {', '.join(missing)}; {self.about.get} again")
         if not rows:
             raise CorpusError(f"the table {table} has no rows, so the split is empty; choose another split")
         for number, row in rows:
-            cut_off = [name for name in _COLUMNS if row[name] is None or (name == "path" and not row[name])]
-            if cut_off:
+            missing_fields = [name for name in _COLUMNS if row[name] is None or (name == "path" and not row[name])]
+            if missing_fields:
                 raise CorpusError(
-                    f"the table {table}, line {number}: it has no {', '.join(cut_off)}, so the table is "
+                    f"the table {table}, line {number}: it has no {', '.join(missing_fields)}, so the table is "
                     f"incomplete; {self.about.get} again"
                 )
         return [
@@ -118,14 +118,12 @@ class CommonVoice(Hosted):
         ]
 
     def _metadata(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            kept: next((row[name] for name in names if row.get(name)), None) for kept, names in self.metadata.items()
-        }
+        return {key: next((row[name] for name in names if row.get(name)), None) for key, names in self.metadata.items()}
 
     def _table(self, folder: Path) -> Path:
         return folder / f"{'dev' if self.split == 'validation' else self.split}.tsv"
 
-    def _is_there(self, folder: Path) -> bool:
+    def _has_split(self, folder: Path) -> bool:
         return self._table(folder).is_file() and (folder / "clips").is_dir()
 
     @property

@@ -102,7 +102,7 @@ class Sentence:
         return digest([self.text, self.voice, self.rate, self.pitch])
 
 
-def say(sentence: Sentence) -> Speech:
+def synthesise(sentence: Sentence) -> Speech:
     """Speak a sentence, or take it from the speech that comes with emtta if espeak-ng is not installed.
 
     Raises:
@@ -169,11 +169,11 @@ def speak(text: str, voice: str, *, rate: int = 175, pitch: int = 50, pitch_rang
     """
     if not is_installed():
         raise _not_installed(f"say {text!r}")
-    with _ONE_AT_A_TIME, _library() as library:
+    with _library_lock, _library() as library:
         return library.speak(text, voice, rate, pitch, pitch_range)
 
 
-_ONE_AT_A_TIME = threading.Lock()
+_library_lock = threading.Lock()
 
 
 @contextmanager

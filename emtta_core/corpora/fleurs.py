@@ -44,14 +44,14 @@ class Fleurs(Hosted):
         """Language and split."""
         return f"{self.language} {self.split}"
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """The name of the data set."""
         return ("fleurs",)
 
     def inside(self, folder: Path) -> Path | None:
         """The folder of the language, which may be `folder` itself."""
-        here = [folder] if folder.name == self.language else []
-        for inner in [*here, folder / "data" / self.language, folder / self.language]:
+        candidates = [folder] if folder.name == self.language else []
+        for inner in [*candidates, folder / "data" / self.language, folder / self.language]:
             if (inner / f"{self.split}.tsv").is_file() and (inner / "audio" / self.split).is_dir():
                 return inner
         return None

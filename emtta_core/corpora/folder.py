@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from emtta_core.corpora.base import Availability, Choice, Count, Utterance, choose_of, id_of, is_id, least
+from emtta_core.corpora.base import Availability, Choice, Count, Utterance, choose_of, id_of, is_id, smallest
 from emtta_core.corpora.kaldi import SCP, read_kaldi
 from emtta_core.corpora.lhotse_cuts import CUTS, is_cuts, read_cuts
 from emtta_core.corpora.manifest import read_manifest
@@ -119,7 +119,7 @@ class Folder(Record):
         return [self._utterance(row, name, rows.table.base) for row, name in pairs]
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
-        return choose_of(found, self.max_seconds, least(limit, self.utterances))
+        return choose_of(found, self.max_seconds, smallest(limit, self.utterances))
 
     @property
     def _folder(self) -> Path:
@@ -132,46 +132,46 @@ class Folder(Record):
         rows = _Checked.of(table, Path(os.path.normpath(self._folder.absolute())))
         for index, row in enumerate(table.rows):
             self._check(row, index in rows.outside)
-        self._refuse_twice(rows)
+        self._refuse_duplicates(rows)
         return rows
 
     def _read(self) -> Table:
-        home, manifest = self._manifest()
+        root, manifest = self._manifest()
         needs_text = not self.silence
         if manifest is None:
-            return read_sidecars(home, needs_text=needs_text)
+            return read_sidecars(root, needs_text=needs_text)
         if manifest.name == SCP:
-            table = read_kaldi(manifest, home, needs_text=needs_text)
+            table = read_kaldi(manifest, root, needs_text=needs_text)
         elif is_cuts(manifest):
-            table = read_cuts(manifest, home)
+            table = read_cuts(manifest, root)
         else:
-            table = read_manifest(manifest, home, needs_text=needs_text)
-        return self._of_split(table, manifest) if home == self._folder else table
+            table = read_manifest(manifest, root, needs_text=needs_text)
+        return self._of_split(table, manifest) if root == self._folder else table
 
     def _manifest(self) -> tuple[Path, Path | None]:
         # The folder, or that of the split, and its manifest; None if transcripts are beside the audio.
         if self.manifest is not None:
             return self._folder, self._folder / self.manifest
-        homes = [self._folder] if self.split is None else [self._folder / self.split, self._folder]
-        for home in homes:
-            found = [home / name for name in _MANIFESTS if (home / name).exists()]
+        roots = [self._folder] if self.split is None else [self._folder / self.split, self._folder]
+        for root in roots:
+            found = [root / name for name in _MANIFESTS if (root / name).exists()]
             if len(found) > 1:
                 names = " and ".join(path.name for path in found)
                 raise UsageError(
-                    f"the corpus folder {str(home)!r} has {names}; choose one of them with the field manifest"
+                    f"the corpus folder {str(root)!r} has {names}; choose one of them with the field manifest"
                 )
             if found:
-                return home, found[0]
+                return root, found[0]
         splits = sorted({path.parent.name for name in _METADATA for path in self._folder.glob(f"*/{name}")})
         if self.split is None and splits:
             raise self._unnamed(splits)
-        if not homes[0].is_dir():
+        if not roots[0].is_dir():
             others = sorted(path.name for path in self._folder.iterdir() if path.is_dir())
             raise UsageError(
                 f"the corpus folder {self.path!r} has no split {self.split!r}; its folders are "
                 f"{', '.join(others) or '(none)'}"
             )
-        return homes[0], None
+        return roots[0], None
 
     def _of_split(self, table: Table, manifest: Path) -> Table:
         # The rows of the split, from the manifest of all splits: a path begins with its split.
@@ -213,7 +213,7 @@ class Folder(Record):
         if self.silence and row.text.strip():
             raise row.refusal("text", row.text, NOT_SILENT)
 
-    def _refuse_twice(self, rows: "_Checked") -> None:
+    def _refuse_duplicates(self, rows: "_Checked") -> None:
         # Refuse a row whose id, or whose recording, is that of an earlier one.
         ids: dict[str, Row] = {}
         files: dict[object, dict[str, Row]] = defaultdict(dict)
@@ -234,10 +234,12 @@ class Folder(Record):
             path = table.base / row.path
             parts = files[_file_of(path)]
             # With the whole file and a segment of it, the segment would count twice.
-            again = parts.get(row.span) or parts.get("") or (next(iter(parts.values()), None) if not row.span else None)
+            duplicate = (
+                parts.get(row.span) or parts.get("") or (next(iter(parts.values()), None) if not row.span else None)
+            )
             parts[row.span] = row
-            if again is not None and os.path.realpath(path) == os.path.realpath(table.base / again.path):
-                where = f"line {again.line}" if row.file == again.file else again.path
+            if duplicate is not None and os.path.realpath(path) == os.path.realpath(table.base / duplicate.path):
+                where = f"line {duplicate.line}" if row.file == duplicate.file else duplicate.path
                 raise row.refusal(
                     "path",
                     row.path,
@@ -256,7 +258,7 @@ class Folder(Record):
             declared_seconds=row.duration,
             begin=row.begin,
             length=row.length,
-            place=f"{row.file.name}, line {row.line}",
+            location=f"{row.file.name}, line {row.line}",
             metadata=as_json(row.metadata)[0],
             silence=self.silence,
         ).utterance()
@@ -291,8 +293,8 @@ class _Checked:
         for index, row in enumerate(table.rows):
             path = row.path
             if not row.id and index in full:
-                below = next(place for place in (base, folder, Path(common)) if full[index].is_relative_to(place))
-                path = str(full[index].relative_to(below))
+                root = next(parent for parent in (base, folder, Path(common)) if full[index].is_relative_to(parent))
+                path = str(full[index].relative_to(root))
             ids.append(row.id or _name(path) + row.span)
         return cls(table, ids, {index: table.rows[index].path for index in outside})
 

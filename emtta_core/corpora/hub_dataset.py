@@ -23,10 +23,10 @@ from emtta_core.identity import IDENTITY, Record
 Name = Annotated[str, IDENTITY, Field(min_length=1)]
 
 
-class OnHubAlone(Hosted):
+class HubOnly(Hosted):
     """A corpus whose extracted folder is not read."""
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """None, as folders are not searched."""
         return ()
 
@@ -57,27 +57,27 @@ class DatasetColumns(Record):
     def named(self) -> dict[str, str]:
         """The names of the columns, by what they contain."""
         names = {"audio": self.audio, "text": self.text, "id": self.id, "speaker": self.speaker}
-        return {wanted: name for wanted, name in names.items() if name is not None}
+        return {role: name for role, name in names.items() if name is not None}
 
     def from_row(self, row: Mapping[str, Any]) -> tuple[str, str, str, str]:
         """Id, transcript, language and speaker of a row, whose keys are those of `named`."""
         return stem_of(row), text_in(row, "text"), self.language, text_in(row, "speaker")
 
-    def refuse_schema(self, place: str, schema: "pa.Schema") -> None:
+    def refuse_schema(self, source: str, schema: "pa.Schema") -> None:
         """Refuse a data set with columns of the wrong type, or with an unread language column and no stated language.
 
-        All named columns must be in the schema; messages call the data set `place`.
+        All named columns must be in the schema; messages call the data set `source`.
 
         Raises:
             UsageError: naming the column, its type, and what is expected.
         """
-        refuse_types(place, schema, self.named())
+        refuse_types(source, schema, self.named())
         codes = [
             name for name in schema.names if name.lower() in LANGUAGE_ALIASES and name not in self.named().values()
         ]
         if codes and "language" not in self.model_fields_set:
             raise UsageError(
-                f"{place} has a column {codes[0]!r}, which is not read, and its corpus states no language, so it "
+                f"{source} has a column {codes[0]!r}, which is not read, and its corpus states no language, so it "
                 'would be treated as English; set language = "…" in the corpus, which must have only that language'
             )
 
@@ -88,7 +88,7 @@ class DatasetColumns(Record):
         return tuple(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
 
 
-class HubDataset(DatasetColumns, OnHubAlone):
+class HubDataset(DatasetColumns, HubOnly):
     """A split of a data set on the hub, public or your own, with one row per utterance."""
 
     about: ClassVar[About] = About(
@@ -113,9 +113,9 @@ class HubDataset(DatasetColumns, OnHubAlone):
         """The split."""
         return HubSplit(Repository("dataset", self.repository, self.revision), self.config, self.split)
 
-    def wanted(self) -> Mapping[str, Sequence[str]]:
+    def column_names(self) -> Mapping[str, Sequence[str]]:
         """The columns named in the suite."""
-        return {wanted: (name,) for wanted, name in self.named().items()}
+        return {role: (name,) for role, name in self.named().items()}
 
     def refuse_columns(self, schema: "pa.Schema") -> None:
         """Refuse a data set whose columns do not match the suite."""
@@ -126,7 +126,7 @@ class HubDataset(DatasetColumns, OnHubAlone):
         return {name: name for name in further_columns(schema, self.named().values(), nested=False)[0]}
 
 
-class Ami(OnHubAlone):
+class Ami(HubOnly):
     """A split of the AMI meetings, 16 kHz."""
 
     about: ClassVar[About] = About(

@@ -25,7 +25,7 @@ CONVERTED = "refs/convert/parquet"
 _BATCH = 16
 """Rows in memory at a time."""
 
-_FEW = 0.5
+_STREAMED_SHARE = 0.5
 """If the required row groups have less than this share of the rows, they are read over the network."""
 
 
@@ -73,16 +73,16 @@ class HubSplit:
 
     def row_groups(self) -> list[list[int]]:
         """The row count of each row group of each file of a pinned split, from the footers; cached."""
-        known = cache.load("row-groups", self.key)
-        if known is None:
+        cached = cache.load("row-groups", self.key)
+        if cached is None:
             files = []
             for path in self.paths():
                 with _open(self, path) as file:
                     found = file.metadata
                     files.append([found.row_group(group).num_rows for group in range(found.num_row_groups)])
-            known = {"files": files}
-            cache.save("row-groups", self.key, known)
-        return [[int(rows) for rows in groups] for groups in known["files"]]
+            cached = {"files": files}
+            cache.save("row-groups", self.key, cached)
+        return [[int(rows) for rows in groups] for groups in cached["files"]]
 
     def count(self) -> int:
         """The number of rows of a pinned split."""
@@ -97,7 +97,7 @@ class HubSplit:
         if indices is None:
             return False
         read = sum(group.rows for groups in _groups_of(self, indices) for group in groups)
-        return read < _FEW * self.count()
+        return read < _STREAMED_SHARE * self.count()
 
     def rows(
         self,
@@ -141,8 +141,8 @@ class HubSplit:
                     for batch in file.iter_batches(_BATCH, [group.number], read):
                         kept = [row for row in range(len(batch)) if indices is None or index + row in indices]
                         for row in batch.take(kept).to_pylist():
-                            others = {here: in_class(row[name], labels.get(name)) for here, name in more.items()}
-                            yield {wanted: row[name] for wanted, name in names.items()}, others
+                            others = {key: in_class(row[name], labels.get(name)) for key, name in more.items()}
+                            yield {role: row[name] for role, name in names.items()}, others
                         index += len(batch)
 
     def names(self, columns: Mapping[str, Sequence[str]], required: Collection[str]) -> Iterator[dict[str, Any]]:
@@ -160,10 +160,10 @@ class HubSplit:
         for path in self.paths():
             with _open(self, path) as file:
                 names = _chosen(self, columns, required, file.schema_arrow)
-                leaves = [f"{name}.path" if wanted == "audio" else name for wanted, name in names.items()]
+                leaves = [f"{name}.path" if role == "audio" else name for role, name in names.items()]
                 for batch in file.iter_batches(columns=leaves):
                     for row in batch.to_pylist():
-                        yield {wanted: row.get(name) for wanted, name in names.items()}
+                        yield {role: row.get(name) for role, name in names.items()}
 
 
 def class_names(schema: "pa.Schema") -> Mapping[str, Sequence[str]]:
@@ -222,40 +222,40 @@ def _chosen(
     split: HubSplit, columns: Mapping[str, Sequence[str]], required: Collection[str], schema: "pa.Schema"
 ) -> dict[str, str]:
     found = {}
-    for wanted, names in columns.items():
+    for role, names in columns.items():
         name = next((name for name in names if name in schema.names), None)
-        if name is None and wanted in required:
+        if name is None and role in required:
             raise CorpusError(
                 f"{split} has no column {' or '.join(names)}, only {', '.join(schema.names)}; "
                 "name one of these, or, if the data set has changed, use an older revision"
             )
         if name is not None:
-            found[wanted] = name
+            found[role] = name
     return found
 
 
-def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> None:
+def refuse_types(source: str, schema: "pa.Schema", names: Mapping[str, str]) -> None:
     """Refuse columns of the wrong type: a list's string representation, for example, is not a transcript.
 
-    `names` are the names of the columns by what they contain; messages call the data set `place`.
+    `names` are the names of the columns by what they contain; messages call the data set `source`.
 
     Raises:
         UsageError: naming the first such column, its type, and what is expected.
     """
-    for wanted, name in names.items():
+    for role, name in names.items():
         kind = schema.field(name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        if wanted == "audio":
+        if role == "audio":
             fits = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             must = "audio as stored by `datasets`, with the bytes of a file: cast_column(NAME, Audio())"
         else:
-            fits = is_text or pa.types.is_null(kind) or (wanted != "text" and pa.types.is_integer(kind))
-            must = "text" if wanted == "text" else "text or whole numbers"
+            fits = is_text or pa.types.is_null(kind) or (role != "text" and pa.types.is_integer(kind))
+            must = "text" if role == "text" else "text or whole numbers"
         if not fits:
             raise UsageError(
-                f"the column {name!r} of {place}, named as {wanted}, contains {kind}; it must contain {must}: name "
+                f"the column {name!r} of {source}, named as {role}, contains {kind}; it must contain {must}: name "
                 "another column, or add one"
             )
 
@@ -263,19 +263,19 @@ def refuse_types(place: str, schema: "pa.Schema", names: Mapping[str, str]) -> N
 def _paths(split: HubSplit) -> list[str]:
     # The Parquet files of a pinned split, in order; empty if it has none.
     listing = split.repository.listing()
-    there = sorted(path for path in listing.sizes if path.endswith(".parquet"))
+    available = sorted(path for path in listing.sizes if path.endswith(".parquet"))
     patterns = _patterns(split, listing.configs)
     if patterns:
-        return [path for path in there if any(re.fullmatch(glob_translate(pattern), path) for pattern in patterns)]
-    usual = re.compile(rf"(?:[^/]+/)?{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
-    found = [path for path in there if usual.fullmatch(path)]
+        return [path for path in available if any(re.fullmatch(glob_translate(pattern), path) for pattern in patterns)]
+    pattern = re.compile(rf"(?:[^/]+/)?{re.escape(split.config)}/(partial-)?{re.escape(split.split)}[-/.].*")
+    found = [path for path in available if pattern.fullmatch(path)]
     if any(f"{split.config}/partial-" in path for path in found):
-        _warn_of_part(split)
+        _warn_of_partial(split)
     return found
 
 
 @cache_in_memory
-def _warn_of_part(split: HubSplit) -> None:
+def _warn_of_partial(split: HubSplit) -> None:
     log.warning("%s: the hub's conversion is marked partial; compare the count with the data set's page", split)
 
 
@@ -296,10 +296,10 @@ def _no_parquet(split: HubSplit) -> UsageError:
         f"{config.get('config_name')}: {', '.join(_splits(config))}" for config in listing.configs if _splits(config)
     }
     folders = {path.partition("/")[0] for path in listing.sizes if path.endswith(".parquet") and "/" in path}
-    there = "; ".join(sorted(by_card)) or ", ".join(sorted(folders))
+    choices = "; ".join(sorted(by_card)) or ", ".join(sorted(folders))
     return UsageError(
         f"the data set {split.repository.name} has no split {split.split!r} of {split.config!r} in Parquet; "
-        + (f"choose from: {there}" if there else f"it has no Parquet at all; see {split.repository.url}")
+        + (f"choose from: {choices}" if choices else f"it has no Parquet at all; see {split.repository.url}")
     )
 
 

@@ -44,16 +44,16 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
     Raises:
         UsageError: a table is missing or has a mistake.
     """
-    home = scp.parent
+    data_dir = scp.parent
     recordings = _table(scp)
     for entry in recordings.values():
         _refuse_command(entry)
-    _refuse_channels(home)
-    texts = _table(home / "text", may_be_empty=True) if needs_text or (home / "text").exists() else {}
-    by_utterance = {name: _table(home / f"utt2{name}") for name in _names(home, "utt2")}
-    by_speaker = {name: _table(home / f"spk2{name}") for name in _names(home, "spk2")}
+    _refuse_channels(data_dir)
+    texts = _table(data_dir / "text", may_be_empty=True) if needs_text or (data_dir / "text").exists() else {}
+    by_utterance = {name: _table(data_dir / f"utt2{name}") for name in _names(data_dir, "utt2")}
+    by_speaker = {name: _table(data_dir / f"spk2{name}") for name in _names(data_dir, "spk2")}
     rows = []
-    for name, row in _rows(home, recordings):
+    for name, row in _rows(data_dir, recordings):
         found = {kind: table[name].value for kind, table in by_utterance.items() if name in table}
         speaker, duration = found.pop("spk", ""), found.pop("dur", "")
         if duration and number_of(duration) is None:
@@ -65,7 +65,7 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
             raise texts[name].refusal(NOT_SILENT)
         error = None
         if needs_text and name not in texts:
-            error = f"{home / 'text'} has no line for {name}: write its transcript there, or remove the utterance"
+            error = f"{data_dir / 'text'} has no line for {name}: write its transcript there, or remove the utterance"
         spoken = {kind: table[speaker].value for kind, table in by_speaker.items() if speaker in table}
         rows.append(
             replace(
@@ -81,22 +81,24 @@ def read_kaldi(scp: Path, folder: Path, *, needs_text: bool = True) -> Table:
         )
     if not rows:
         raise UsageError(f"{scp} has no rows; add one for each recording")
-    return Table(rows, folder, tuple(_notes(home, texts, {row.id for row in rows})))
+    return Table(rows, folder, tuple(_notes(data_dir, texts, {row.id for row in rows})))
 
 
-def _rows(home: Path, recordings: Mapping[str, _Entry]) -> Iterator[tuple[str, Row]]:
+def _rows(data_dir: Path, recordings: Mapping[str, _Entry]) -> Iterator[tuple[str, Row]]:
     # The utterances by name: recordings, or segments of them.
-    if not (home / "segments").exists():
+    if not (data_dir / "segments").exists():
         for name, entry in recordings.items():
             yield name, Row(entry.file, entry.line, entry.value)
         return
-    for name, entry in _table(home / "segments").items():
+    for name, entry in _table(data_dir / "segments").items():
         fields = entry.value.split()
         numbers = [number_of(field) for field in fields[1:]]
         if len(fields) != 3 or None in numbers:
             raise entry.refusal("a segment is its id, its recording's id, and its start and end in seconds")
         if fields[0] not in recordings:
-            raise entry.refusal(f"the recording {fields[0]!r} is not in {home / SCP}; add it, or remove the segment")
+            raise entry.refusal(
+                f"the recording {fields[0]!r} is not in {data_dir / SCP}; add it, or remove the segment"
+            )
         blank = Row(entry.file, entry.line, recordings[fields[0]].value)
         start, end = numbers
         # An end of -1 means that of the recording.
@@ -135,9 +137,9 @@ def _refuse_command(entry: _Entry) -> None:
         )
 
 
-def _refuse_channels(home: Path) -> None:
+def _refuse_channels(data_dir: Path) -> None:
     # Refuse recordings given by channel, since the channels of a file are averaged.
-    path = home / "reco2file_and_channel"
+    path = data_dir / "reco2file_and_channel"
     for entry in _table(path).values() if path.exists() else ():
         if entry.value.split()[-1] not in ("A", "1"):
             raise entry.refusal(
@@ -145,15 +147,15 @@ def _refuse_channels(home: Path) -> None:
             )
 
 
-def _names(home: Path, beginning: str) -> list[str]:
-    found = sorted(path.name for path in home.glob(f"{beginning}*") if path.is_file() and path.name not in _READ)
+def _names(data_dir: Path, beginning: str) -> list[str]:
+    found = sorted(path.name for path in data_dir.glob(f"{beginning}*") if path.is_file() and path.name not in _READ)
     return [name.removeprefix(beginning) for name in found if name != beginning]
 
 
-def _notes(home: Path, texts: Mapping[str, _Entry], ids: Collection[str]) -> Iterator[str]:
-    lonely = [name for name in texts if id_of(name) not in ids]
-    if lonely:
-        yield f"lines of text without a recording or a segment, and not used: {some(lonely)}"
-    others = sorted(path.name for path in home.glob("*.scp") if path.name != SCP and path.is_file())
+def _notes(data_dir: Path, texts: Mapping[str, _Entry], ids: Collection[str]) -> Iterator[str]:
+    unmatched = [name for name in texts if id_of(name) not in ids]
+    if unmatched:
+        yield f"lines of text without a recording or a segment, and not used: {some(unmatched)}"
+    others = sorted(path.name for path in data_dir.glob("*.scp") if path.name != SCP and path.is_file())
     if others:
         yield f"tables that are not used: {some(others)}"

@@ -73,8 +73,8 @@ class L2Arctic(Published):
     @property
     def speakers(self) -> tuple[str, ...]:
         """The codes of its speakers."""
-        wanted = SPEAKERS if self.accent is None else (self.accent,)
-        return tuple(speaker for accent in wanted for speaker in SPEAKERS[accent])
+        accents = SPEAKERS if self.accent is None else (self.accent,)
+        return tuple(speaker for accent in accents for speaker in SPEAKERS[accent])
 
     def archive(self) -> Archive:
         """The archive of the release."""
@@ -84,13 +84,13 @@ class L2Arctic(Published):
         """The accent."""
         return self.accent or "of all accents"
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """The names of the archive's folder."""
         return "l2arctic", "l2arctic_release_v5.0", "L2-ARCTIC"
 
     def inside(self, folder: Path) -> Path | None:
         """The folder that contains those of the speakers."""
-        return folder if any(_home(folder, speaker) is not None for speaker in self.speakers) else None
+        return folder if any(_speaker_folder(folder, speaker) is not None for speaker in self.speakers) else None
 
     def recordings(self, folder: Path) -> list[Recording]:
         """The utterances by speaker and sentence, of the speakers that are present.
@@ -98,8 +98,8 @@ class L2Arctic(Published):
         Raises:
             CorpusError: a speaker has neither a recording nor a transcript.
         """
-        homes = self._homes(folder)
-        sentences = {speaker: _sentences(home) for speaker, home in homes.items()}
+        speaker_folders = self._speaker_folders(folder)
+        sentences = {speaker: _sentences(speaker_folder) for speaker, speaker_folder in speaker_folders.items()}
         silent = [speaker for speaker, names in sentences.items() if not names]
         if silent:
             raise CorpusError(
@@ -107,20 +107,20 @@ class L2Arctic(Published):
                 "transcript/*.txt; extract the archives of these speakers again"
             )
         return [
-            _recording(speaker, home, name)
-            for speaker, home in homes.items()
+            _recording(speaker, speaker_folder, name)
+            for speaker, speaker_folder in speaker_folders.items()
             for name in sentences[speaker]
             if not self._is_left_out(speaker, name)
         ]
 
     def notes(self, folder: Path) -> tuple[str, ...]:
         """The missing speakers, and the recordings that are left out."""
-        homes = self._homes(folder)
-        missing = [speaker for speaker in self.speakers if speaker not in homes]
+        speaker_folders = self._speaker_folders(folder)
+        missing = [speaker for speaker in self.speakers if speaker not in speaker_folders]
         left_out = [
             f"{speaker} {name}"
-            for speaker, home in homes.items()
-            for name in _sentences(home)
+            for speaker, speaker_folder in speaker_folders.items()
+            for name in _sentences(speaker_folder)
             if self._is_left_out(speaker, name)
         ]
         notes = []
@@ -133,31 +133,33 @@ class L2Arctic(Published):
             notes.append(f"recordings left out, as the paper's authors do: {', '.join(left_out)}")
         return tuple(notes)
 
-    def _homes(self, folder: Path) -> dict[str, Path]:
-        homes = {speaker: _home(folder, speaker) for speaker in self.speakers}
-        return {speaker: home for speaker, home in homes.items() if home is not None}
+    def _speaker_folders(self, folder: Path) -> dict[str, Path]:
+        speaker_folders = {speaker: _speaker_folder(folder, speaker) for speaker in self.speakers}
+        return {
+            speaker: speaker_folder for speaker, speaker_folder in speaker_folders.items() if speaker_folder is not None
+        }
 
     def _is_left_out(self, speaker: str, name: str) -> bool:
         return self.exceptions == "leave-out" and name.removeprefix("arctic_") in EXCEPTIONS.get(speaker, ())
 
 
-def _home(folder: Path, speaker: str) -> Path | None:
+def _speaker_folder(folder: Path, speaker: str) -> Path | None:
     # The folder of a speaker, which some programs extract into a folder named after the archive.
-    for home in (folder / speaker, folder / speaker / speaker):
-        if (home / "wav").is_dir():
-            return home
+    for speaker_folder in (folder / speaker, folder / speaker / speaker):
+        if (speaker_folder / "wav").is_dir():
+            return speaker_folder
     return None
 
 
-def _sentences(home: Path) -> list[str]:
+def _sentences(speaker_folder: Path) -> list[str]:
     # The sentences of a speaker, by file name: all with a recording, a transcript, or both.
-    return sorted({path.stem for path in (*home.glob("wav/*.wav"), *home.glob("transcript/*.txt"))})
+    return sorted({path.stem for path in (*speaker_folder.glob("wav/*.wav"), *speaker_folder.glob("transcript/*.txt"))})
 
 
-def _recording(speaker: str, home: Path, name: str) -> Recording:
+def _recording(speaker: str, speaker_folder: Path, name: str) -> Recording:
     text, error = "", None
     try:
-        text = text_of(home / "transcript" / f"{name}.txt")
+        text = text_of(speaker_folder / "transcript" / f"{name}.txt")
     except CorpusError as refusal:
         error = str(refusal)
-    return Recording(f"{speaker}-{name}", text, "en", speaker, home / "wav" / f"{name}.wav", error)
+    return Recording(f"{speaker}-{name}", text, "en", speaker, speaker_folder / "wav" / f"{name}.wav", error)

@@ -8,7 +8,7 @@ from typing import Any
 
 from emtta_core.corpora.base import id_of
 from emtta_core.corpora.manifest import decoded, object_in, read_text
-from emtta_core.corpora.recording import MOST
+from emtta_core.corpora.recording import MAX_TEXT_BYTES
 from emtta_core.corpora.utterance_rows import Row, Table, number_of, segment
 from emtta_core.errors import UsageError, in_words
 from emtta_core.input_files import check_plain
@@ -76,13 +76,13 @@ def _text(path: Path) -> str:
     if path.suffix != ".gz":
         return read_text(path)
     try:
-        check_plain(path, most=MOST)
+        check_plain(path, max_bytes=MAX_TEXT_BYTES)
         with gzip.open(path) as file:
-            data = file.read(MOST + 1)
+            data = file.read(MAX_TEXT_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"the manifest {path} cannot be read: {in_words(error)}") from error
-    if len(data) > MOST:
-        raise UsageError(f"the manifest {path} has more than {MOST >> 20} MiB of text; split it")
+    if len(data) > MAX_TEXT_BYTES:
+        raise UsageError(f"the manifest {path} has more than {MAX_TEXT_BYTES >> 20} MiB of text; split it")
     return decoded(path, data)
 
 
@@ -113,8 +113,8 @@ def _row(path: Path, line: int, cut: Any) -> Row:
             f"{where}: its recording has the transforms {', '.join(changes)}, which are not applied; write the "
             "transformed audio to a file, for example with CutSet.save_audios(FOLDER)"
         )
-    said = cut.supervisions[0] if cut.supervisions else None
-    custom: dict[str, Any] = {**(cut.custom or {}), **((said and said.custom) or {})}
+    supervision = cut.supervisions[0] if cut.supervisions else None
+    custom: dict[str, Any] = {**(cut.custom or {}), **((supervision and supervision.custom) or {})}
     start, duration, total = (number_of(value) for value in (cut.start, cut.duration, recording.duration))
     if start is None or duration is None or total is None:
         raise UsageError(f"{where}: its start and duration, and its recording's, must be numbers of seconds")
@@ -124,13 +124,13 @@ def _row(path: Path, line: int, cut: Any) -> Row:
         path,
         line,
         str(recording.sources[0].source),
-        text=(said and said.text) or "",
+        text=(supervision and supervision.text) or "",
         id=id_of(cut.id),
-        language=(said and said.language) or "",
-        speaker=(said and said.speaker) or "",
+        language=(supervision and supervision.language) or "",
+        speaker=(supervision and supervision.speaker) or "",
         begin=None if whole else begin,
         length=None if whole else length,
-        metadata=({"gender": said.gender} if said and said.gender else {}) | custom,
+        metadata=({"gender": supervision.gender} if supervision and supervision.gender else {}) | custom,
     )
 
 

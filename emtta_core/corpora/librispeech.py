@@ -57,7 +57,7 @@ class LibriSpeech(Hosted):
         """The split."""
         return self.split
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """`LibriSpeech`."""
         return ("LibriSpeech",)
 
@@ -147,7 +147,7 @@ class MultilingualLibriSpeech(Hosted):
         """Language and split."""
         return f"{self.language} {self.split}"
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """`mls_<language>`, and the same with `_opus`."""
         return f"mls_{self.language}", f"mls_{self.language}_opus"
 
@@ -169,7 +169,7 @@ class MultilingualLibriSpeech(Hosted):
     def inside(self, folder: Path) -> Path | None:
         """The folder of the split in the folder of the language, which may be `folder` itself."""
         inner = folder if folder.name == self.split else folder / self.split
-        return inner if inner.parent.name in self.usual_folders() and inner.is_dir() else None
+        return inner if inner.parent.name in self.folder_names() and inner.is_dir() else None
 
     def recordings(self, folder: Path) -> list[Recording]:
         """The utterances in the order of `transcripts.txt`.

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from emtta_core.corpora.manifest_columns import SECONDS, Form, form_of
 from emtta_core.corpora.metadata import further_columns
-from emtta_core.corpora.recording import MOST
+from emtta_core.corpora.recording import MAX_TEXT_BYTES
 from emtta_core.corpora.utterance_rows import Row, Table, number_of, segment
 from emtta_core.errors import UsageError
 from emtta_core.input_files import check_plain, pointer_in, read_plain
@@ -24,7 +24,7 @@ class _Record(NamedTuple):
     """A row as written."""
 
     line: int  # the number of its last line, from 1
-    place: str  # where its columns are defined, for messages
+    location: str  # where its columns are defined, for messages
     names: tuple[str, ...]  # of its columns
     fields: Mapping[str, Any]  # its values by column, without nulls
     skipped: tuple[str, ...] = ()  # the names of unread columns, for messages
@@ -55,21 +55,21 @@ def read_manifest(path: Path, folder: Path, *, needs_text: bool = True) -> Table
     if path.suffix not in readers:
         raise UsageError(f"the manifest {path} ends in {path.suffix!r}; it must end in {', '.join(readers)}")
     form: Form | None = None
-    called: dict[tuple[str, ...], dict[str, str]] = {}
+    columns_by_names: dict[tuple[str, ...], dict[str, str]] = {}
     rows: list[Row] = []
     skipped = dict[str, None]()
     for record in readers[path.suffix](path):
-        if record.names not in called:
-            found = form_of(record.place, record.names)
+        if record.names not in columns_by_names:
+            found = form_of(record.location, record.names)
             if form is not None and form is not found:
                 raise UsageError(
-                    f"{record.place}: this row has the column {found.path!r} ({found.name}), but those before it have "
-                    f"{form.path!r} ({form.name}); a manifest must be of one format. Its columns are "
+                    f"{record.location}: this row has the column {found.path!r} ({found.name}), but those before it "
+                    f"have {form.path!r} ({form.name}); a manifest must be of one format. Its columns are "
                     f"{', '.join(map(repr, record.names))}"
                 )
             form = found
-            called[record.names] = form.columns(record.place, record.names, needs_text=needs_text)
-        rows.append(_row(path, record, called[record.names]))
+            columns_by_names[record.names] = form.columns(record.location, record.names, needs_text=needs_text)
+        rows.append(_row(path, record, columns_by_names[record.names]))
         skipped |= dict.fromkeys(record.skipped)
     if form is None:
         raise UsageError(f"the manifest {path} has no rows; add one for each utterance")
@@ -84,7 +84,7 @@ def read_text(path: Path) -> str:
         UsageError: it cannot be read, or is not UTF-8, or is a pointer to another file.
     """
     try:
-        data = read_plain(path, most=MOST)
+        data = read_plain(path, max_bytes=MAX_TEXT_BYTES)
     except OSError as error:
         raise UsageError(f"the manifest {path} cannot be read: {error.strerror or error}") from error
     pointer = pointer_in(data, path)
@@ -125,8 +125,8 @@ def _object(where: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     # A JSON object in which no name may occur twice, as one of the values would be lost.
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise UsageError(f"{where}: the column {twice!r} occurs more than once; give each a unique name")
+        duplicate = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise UsageError(f"{where}: the column {duplicate!r} occurs more than once; give each a unique name")
     return found
 
 
@@ -136,15 +136,15 @@ def _csv_records(path: Path) -> Iterator[_Record]:
     delimiter = "\t" if path.suffix == ".tsv" or ("\t" in first and "," not in first) else ","
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header: tuple[str, ...] = ()
-    place = ""
+    location = ""
     try:
         for cells in reader:
             where = f"{path}, line {reader.line_num}"
             if not cells:
                 continue
             if not header:
-                header, place = tuple(cells), where
-                form_of(place, header)
+                header, location = tuple(cells), where
+                form_of(location, header)
                 continue
             if len(cells) != len(header):
                 hint = "a tab" if delimiter == "\t" else "a comma"
@@ -154,7 +154,7 @@ def _csv_records(path: Path) -> Iterator[_Record]:
                 )
             unnamed = any(not name.strip() and cell.strip() for name, cell in zip(header, cells, strict=True))
             fields = dict(zip(header, cells, strict=True))
-            yield _Record(reader.line_num, place, header, fields, ("one without a name",) if unnamed else ())
+            yield _Record(reader.line_num, location, header, fields, ("one without a name",) if unnamed else ())
     except csv.Error as error:
         raise UsageError(
             f"{path}, line {reader.line_num}: this is not CSV: {error}; a text with quotes must be in quotes, "
@@ -169,10 +169,12 @@ def _json_records(path: Path) -> Iterator[_Record]:
         where = f"{path}, line {number}"
         fields = object_in(where, line)
         for name, value in fields.items():
-            lone = next((letter for letter in name + _letters(where, value) if "\ud800" <= letter <= "\udfff"), None)
-            if lone is not None:
+            surrogate = next(
+                (letter for letter in name + _letters(where, value) if "\ud800" <= letter <= "\udfff"), None
+            )
+            if surrogate is not None:
                 raise UsageError(
-                    f"{where}, column {name!r}: it contains {lone!r}, half of a UTF-16 surrogate pair; "
+                    f"{where}, column {name!r}: it contains {surrogate!r}, half of a UTF-16 surrogate pair; "
                     "write the character itself, in UTF-8"
                 )
         yield _Record(number, where, tuple(fields), {name: one for name, one in fields.items() if one is not None})
@@ -203,12 +205,12 @@ def _parquet_records(path: Path) -> Iterator[_Record]:
         yield _Record(number, str(path), names, fields, tuple(skipped))
 
 
-def _row(path: Path, record: _Record, called: Mapping[str, str]) -> Row:
+def _row(path: Path, record: _Record, column_of: Mapping[str, str]) -> Row:
     fields = record.fields
-    blank = Row(path, record.line, "", columns=called)
+    blank = Row(path, record.line, "", columns=column_of)
 
     def value_of(name: str) -> Any:
-        return fields.get(called[name], "") if name in called else ""
+        return fields.get(column_of[name], "") if name in column_of else ""
 
     def text(name: str) -> str:
         value = value_of(name)
@@ -228,7 +230,7 @@ def _row(path: Path, record: _Record, called: Mapping[str, str]) -> Row:
     times = {name: seconds(name) for name in SECONDS}
     begin, length = segment(blank.refusal, **times)
     texts = {name: text(name) for name in ("path", "text", "id", "language", "speaker")}
-    others = {name: value for name, value in fields.items() if name.strip() and name not in called.values()}
+    others = {name: value for name, value in fields.items() if name.strip() and name not in column_of.values()}
     metadata = {name: value for name, value in others.items() if value != ""}
     return Row(
         path,
@@ -238,5 +240,5 @@ def _row(path: Path, record: _Record, called: Mapping[str, str]) -> Row:
         length=length,
         duration=times["duration"],
         metadata=metadata,
-        columns=called,
+        columns=column_of,
     )

@@ -24,7 +24,7 @@ SECONDS = ("duration", "offset", "start", "end")
 
 _OPTIONAL = ("id", "language", "speaker", *SECONDS)
 
-_CALLED = {
+_OTHER_NAMES = {
     "path": "audio audio_file audio_path clip file file_path filename filepath recording sound uri url wav wav_path",
     "text": "label normalized_text raw_text raw_transcription ref reference sentence target trans transcript "
     "transcription transcripts txt utterance words",
@@ -32,7 +32,7 @@ _CALLED = {
     "speaker": "client_id reader reader_id speaker_id speaker_name speakerid spk spk_id spkid talker user_id",
     "duration": "audio_duration dur duration_s duration_sec duration_seconds",
 }
-_ALIASES: Mapping[str, Collection[str]] = {name: frozenset(others.split()) for name, others in _CALLED.items()} | {
+_ALIASES: Mapping[str, Collection[str]] = {name: frozenset(others.split()) for name, others in _OTHER_NAMES.items()} | {
     "language": LANGUAGE_ALIASES
 }
 """Names of the columns in other programs; one of these instead of the column is refused with a suggestion."""
@@ -73,10 +73,10 @@ class Form:
                 f"to {self.texts[0]!r}"
             )
         found |= {"text": texts[0]} if texts else {}
-        for asked in _OPTIONAL:
-            called = next((name for name in self.others.get(asked, (asked,)) if name in names), None)
-            found |= {} if called is None else {asked: called}
-        self._refuse_meant(where, names, found)
+        for key in _OPTIONAL:
+            column = next((name for name in self.others.get(key, (key,)) if name in names), None)
+            found |= {} if column is None else {key: column}
+        self._refuse_misnamed(where, names, found)
         if "text" not in found and needs_text:
             raise UsageError(
                 f"{where}: there is no column {' or '.join(map(repr, self.texts))}, only "
@@ -85,14 +85,14 @@ class Form:
             )
         return found
 
-    def _refuse_meant(self, where: str, names: Sequence[str], found: Mapping[str, str]) -> None:
+    def _refuse_misnamed(self, where: str, names: Sequence[str], found: Mapping[str, str]) -> None:
         # Refuse a column that may be a misnamed missing one; `speaker_id` beside `speaker` is not a mistake.
         for name in names:
             if name in found.values():
                 continue
-            meant = _meant(name)
-            if meant is not None and meant not in found:
-                raise UsageError(f"{where}: there is a column {name!r}; should it be {meant!r}? Rename or remove it")
+            intended = _intended_field(name)
+            if intended is not None and intended not in found:
+                raise UsageError(f"{where}: there is a column {name!r}; should it be {intended!r}? Rename or remove it")
             plain = _plain(name)
             if _SEGMENT.fullmatch(plain) and not {"offset", "start"} & {*found}:
                 raise UsageError(
@@ -106,7 +106,7 @@ class Form:
                 )
 
 
-OWN = Form("emtta", "path", own_folder=False)
+EMTTA = Form("emtta", "path", own_folder=False)
 NEMO = Form("NeMo", "audio_filepath", others={"language": ("lang", "source_lang", "language")})
 HUGGING_FACE = Form(
     "Hugging Face",
@@ -114,7 +114,7 @@ HUGGING_FACE = Form(
     ("text", "transcription", "transcript", "sentence"),
     {"speaker": ("speaker", "speaker_id")},
 )
-FORMS = (OWN, NEMO, HUGGING_FACE)
+FORMS = (EMTTA, NEMO, HUGGING_FACE)
 
 
 def form_of(where: str, names: Sequence[str]) -> Form:
@@ -123,9 +123,9 @@ def form_of(where: str, names: Sequence[str]) -> Form:
     Raises:
         UsageError: they match no format, or several, or one occurs twice; names them.
     """
-    twice = [name for name, count in Counter(names).items() if name.strip() and count > 1]
-    if twice:
-        raise UsageError(f"{where}: the column {twice[0]!r} occurs more than once; give each a unique name")
+    duplicates = [name for name, count in Counter(names).items() if name.strip() and count > 1]
+    if duplicates:
+        raise UsageError(f"{where}: the column {duplicates[0]!r} occurs more than once; give each a unique name")
     found = [form for form in FORMS if form.path in names]
     if len(found) == 1:
         return found[0]
@@ -136,9 +136,9 @@ def form_of(where: str, names: Sequence[str]) -> Form:
             f"{where}: the columns {several} name audio files in {len(found)} formats; keep one of them. The columns "
             f"are {seen}"
         )
-    meant = next((name for name in names if _meant(name) == "path" or _plain(name) == "path"), None)
-    if meant is not None:
-        raise UsageError(f"{where}: there is a column {meant!r}; should it be 'path'? Rename or remove it")
+    intended = next((name for name in names if _intended_field(name) == "path" or _plain(name) == "path"), None)
+    if intended is not None:
+        raise UsageError(f"{where}: there is a column {intended!r}; should it be 'path'? Rename or remove it")
     raise UsageError(
         f"{where}: there is no column 'path', only {seen}; each row needs path and text, or the columns of "
         "NeMo (audio_filepath) or Hugging Face (file_name)"
@@ -149,10 +149,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
-def _meant(name: str) -> str | None:
+def _intended_field(name: str) -> str | None:
     # The field that a column's name is an alias or a misspelling of; None if none.
     plain = _plain(name)
-    for asked, others in _ALIASES.items():
-        if plain in others or (plain == asked and name != asked):
-            return asked
+    for key, others in _ALIASES.items():
+        if plain in others or (plain == key and name != key):
+            return key
     return next(iter(difflib.get_close_matches(plain, _ALIASES, n=1, cutoff=0.8)), None)

@@ -16,10 +16,10 @@ from emtta_core.names import counted
 
 log = logging.getLogger("emtta.corpora")
 
-MOST = 10_000
+MAX_BYTES = 10_000
 """The maximum bytes of an utterance's metadata as JSON."""
 
-_TOO_MUCH = f"an utterance has at most {MOST:,} bytes of it, as JSON"
+_TOO_MUCH = f"an utterance has at most {MAX_BYTES:,} bytes of it, as JSON"
 
 
 def as_json(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -33,7 +33,7 @@ def as_json(fields: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     size = 2
     for name, value in sorted(fields.items()):
         entry = _entry(name, value)
-        if entry is None or size + len(entry.encode()) + 1 > MOST:
+        if entry is None or size + len(entry.encode()) + 1 > MAX_BYTES:
             left_out.append(name)
         elif entry:
             kept.append(entry)
@@ -54,11 +54,11 @@ def notes_of(fields: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def of_row(place: str, fields: Mapping[str, Any]) -> str:
-    """The metadata of a data set's row, as in `as_json`; warns once about each column of `place` that is left out."""
+def of_row(source: str, fields: Mapping[str, Any]) -> str:
+    """The metadata of a data set's row, as in `as_json`; warns once about each column of `source` that is left out."""
     text, left_out = as_json(fields)
     for name in left_out:
-        _warn_of(place, name)
+        _warn_of(source, name)
     return text
 
 
@@ -89,8 +89,8 @@ def _is_kept(kind: "pa.DataType", nested: bool) -> bool:
 
 
 @cache_in_memory
-def _warn_of(place: str, name: str) -> None:
-    log.warning("%s: the column %s is left out of the metadata of at least one utterance: %s", place, name, _TOO_MUCH)
+def _warn_of(source: str, name: str) -> None:
+    log.warning("%s: the column %s is left out of the metadata of at least one utterance: %s", source, name, _TOO_MUCH)
 
 
 def _dumps(value: object) -> str:
@@ -99,7 +99,7 @@ def _dumps(value: object) -> str:
 
 def _entry(name: str, value: Any) -> str | None:
     # A field as part of a JSON object: empty if it has no value, None if it is too large or too deep.
-    if isinstance(value, str | list | tuple | Mapping) and len(value) > MOST:
+    if isinstance(value, str | list | tuple | Mapping) and len(value) > MAX_BYTES:
         return None
     try:
         plain = _plain(value)

@@ -28,7 +28,7 @@ from emtta_core.corpora.base import (
     choose,
     choose_of,
     id_of,
-    least,
+    smallest,
 )
 from emtta_core.corpora.hub_split import HubSplit
 from emtta_core.corpora.metadata import of_row
@@ -64,7 +64,7 @@ class Published(Record, ABC):
     utterances: Annotated[int | None, IDENTITY, Field(ge=1)] = None  # how many to use, spread over the speakers
 
     @abstractmethod
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """The usual names of its folder."""
 
     @abstractmethod
@@ -98,7 +98,7 @@ class Published(Record, ABC):
 
     def in_folder(self) -> Path | None:
         """The folder of the requested part; None if there is none."""
-        folders = filter(Path.is_dir, candidates(self.path, self.usual_folders()))
+        folders = filter(Path.is_dir, candidates(self.path, self.folder_names()))
         return next((found for folder in folders if (found := self.inside(folder)) is not None), None)
 
     def folder(self) -> Path:
@@ -108,7 +108,7 @@ class Published(Record, ABC):
             return found
         raise CorpusError(
             f"{self.what} is not in {searched(self.path)}"
-            + (f", nor in a folder {' or '.join(self.usual_folders())} there" if self.usual_folders() else "")
+            + (f", nor in a folder {' or '.join(self.folder_names())} there" if self.folder_names() else "")
             + f"; {self.about.get}"
             + (f", and name the folder that contains it in {CORPORA} or as path" if self.path is None else ""),
             subject=self.what,
@@ -162,7 +162,7 @@ class Published(Record, ABC):
         return [one.utterance() for one in self.recordings(self.folder())]
 
     def _choice(self, found: Sequence[Utterance], limit: int | None = None) -> Choice:
-        return choose_of(found, self.max_seconds, least(limit, self.utterances))
+        return choose_of(found, self.max_seconds, smallest(limit, self.utterances))
 
 
 HOSTED_VERSION = 2
@@ -202,7 +202,7 @@ class Hosted(Published):
         """Id, transcript, language and speaker of a row; the speaker is empty if there is no such column."""
         return stem_of(row), text_in(row, "text"), self.code, text_in(row, "speaker")
 
-    def wanted(self) -> Mapping[str, Sequence[str]]:
+    def column_names(self) -> Mapping[str, Sequence[str]]:
         """The fields read from a row, and their possible column names."""
         return {"audio": ("audio",), **self.columns}
 
@@ -290,12 +290,12 @@ class Hosted(Published):
 
     def _choice_of(self, split: HubSplit, limit: int | None) -> tuple[Choice, list[Key]] | None:
         # The chosen utterances and the keys of all; None if all are used, as their names need not be read.
-        wanted = least(limit, self.utterances)
-        if self.max_seconds is None and (wanted is None or wanted >= split.count()):
+        count = smallest(limit, self.utterances)
+        if self.max_seconds is None and (count is None or count >= split.count()):
             return None
         seconds = None if self.max_seconds is None else self._lengths(split)
         keys = self._keys(split)
-        return choose(keys, wanted, lambda index: seconds is not None and self._is_too_long(seconds[index])), keys
+        return choose(keys, count, lambda index: seconds is not None and self._is_too_long(seconds[index])), keys
 
     def _is_too_long(self, seconds: float | None) -> bool:
         return self.max_seconds is not None and seconds is not None and seconds > self.max_seconds
@@ -303,29 +303,29 @@ class Hosted(Published):
     def _keys(self, split: HubSplit) -> list[Key]:
         # The ids and speakers of the rows, in order; cached, since reading them over the network takes a while.
         key = self._cache_key(split)
-        known = cache.load("names", key)
-        if known is None:
-            columns = {wanted: names for wanted, names in self.wanted().items() if wanted in ("audio", "id", "speaker")}
+        cached = cache.load("names", key)
+        if cached is None:
+            columns = {role: names for role, names in self.column_names().items() if role in ("audio", "id", "speaker")}
             rows = [self.from_row(row) for row in split.names(columns, {"audio"} | {*self.required} & {*columns})]
-            known = {"ids": [id_of(name) for name, *_ in rows], "speakers": [speaker for *_, speaker in rows]}
-            cache.save("names", key, known)
+            cached = {"ids": [id_of(name) for name, *_ in rows], "speakers": [speaker for *_, speaker in rows]}
+            cache.save("names", key, cached)
         distinct = Distinct()
-        return [Key(distinct(name), speaker) for name, speaker in zip(known["ids"], known["speakers"], strict=True)]
+        return [Key(distinct(name), speaker) for name, speaker in zip(cached["ids"], cached["speakers"], strict=True)]
 
     def _lengths(self, split: HubSplit) -> list[float | None]:
         # The lengths of the rows' audio in seconds, in order, if its headers state them; the audio is fetched for this.
         key = self._cache_key(split)
-        known = cache.load("lengths", key)
-        if known is None:
-            known = {"seconds": [one.seconds() for one in self._rows(split)]}
-            cache.save("lengths", key, known)
-        return list(known["seconds"])
+        cached = cache.load("lengths", key)
+        if cached is None:
+            cached = {"seconds": [one.seconds() for one in self._rows(split)]}
+            cache.save("lengths", key, cached)
+        return list(cached["seconds"])
 
     def _cache_key(self, split: HubSplit) -> str:
-        return f"{HOSTED_VERSION}/{split.key}/{type(self).__name__}/{sorted(self.wanted().items())}"
+        return f"{HOSTED_VERSION}/{split.key}/{type(self).__name__}/{sorted(self.column_names().items())}"
 
     def _rows(self, split: HubSplit, indices: Set[int] | None = None) -> Iterator[Utterance]:
-        for row, further in split.rows(self.wanted(), indices, self.required, self.refuse_columns, self.further):
+        for row, further in split.rows(self.column_names(), indices, self.required, self.refuse_columns, self.further):
             audio = (row["audio"] or {}).get("bytes") or b""
             one = from_bytes(*self.from_row(row), audio, self.refusal(row))
             yield replace(one, metadata=of_row(self.what, further))

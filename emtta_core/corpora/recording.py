@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emtta_core import cache
-from emtta_core.audio.files import length_in_seconds, most_bytes, read_audio, read_segment
+from emtta_core.audio.files import length_in_seconds, max_file_bytes, read_audio, read_segment
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.base import Utterance
 from emtta_core.errors import AudioError, CorpusError
 from emtta_core.input_files import MEBIBYTE, check_plain, pointer_at, read_plain
 
-MOST = 1024 * MEBIBYTE
+MAX_TEXT_BYTES = 1024 * MEBIBYTE
 """The size limit in bytes of a transcript file or manifest."""
 
 
@@ -21,7 +21,7 @@ def text_of(path: Path) -> str:
     if pointer is not None:
         raise CorpusError(f"the transcript {path} cannot be read: {pointer}")
     try:
-        text = read_plain(path, most=MOST).decode("utf-8-sig")
+        text = read_plain(path, max_bytes=MAX_TEXT_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise CorpusError(f"the transcript {path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -64,7 +64,7 @@ class FileDigests:
 
     def _digest(self, path: Path) -> str:
         try:
-            before = check_plain(path, most=most_bytes())
+            before = check_plain(path, max_bytes=max_file_bytes())
             state = [before.st_size, before.st_mtime_ns]
             cached = self._cached.get(str(path))
             if cached is not None and cached[:2] == state:
@@ -96,7 +96,7 @@ class Recording:
     declared_seconds: float | None = None  # its length according to the corpus; None if not stated
     begin: float | None = None  # where in the file it begins, in seconds; None: it is the whole file
     length: float | None = None  # of a segment, in seconds; None: to the end of the file
-    place: str = ""  # where the corpus defines the segment, for messages
+    location: str = ""  # where the corpus defines the segment, for messages
     metadata: str = "{}"  # as in `Utterance`, like silence
     silence: bool = False
 
@@ -126,11 +126,11 @@ class Recording:
         """The samples of its audio, shape `(N,)`; AudioError if there are none."""
         if self.begin is None:
             return read_audio(self.path)
-        return read_segment(self.path, self.begin, self.length, name=f"{self.path} ({self.place})")
+        return read_segment(self.path, self.begin, self.length, name=f"{self.path} ({self.location})")
 
     def seconds(self) -> float | None:
         """Its length, or that in the audio's header; None if neither states it."""
         if self.length is not None:
             return self.length
-        whole = length_in_seconds(self.path)
-        return whole if whole is None or self.begin is None else max(whole - self.begin, 0.0)
+        total = length_in_seconds(self.path)
+        return total if total is None or self.begin is None else max(total - self.begin, 0.0)

@@ -23,7 +23,7 @@ from emtta_core.corpora.base import (
     choose,
     id_of,
     is_too_long,
-    least,
+    smallest,
 )
 from emtta_core.corpora.hub_dataset import DatasetColumns
 from emtta_core.corpora.hub_split import class_names, in_class
@@ -87,7 +87,7 @@ class SavedDataset(DatasetColumns):
             UsageError: the data set has no such split or column; lists those that exist.
         """
         dataset = self._dataset()
-        notes = self.notes_of(self._whole().data.schema)
+        notes = self.notes_of(self._load().data.schema)
         return replace(self._choice(dataset, self._keys(dataset), limit).count(), notes=notes)
 
     def content_digest(self) -> str:
@@ -123,7 +123,7 @@ class SavedDataset(DatasetColumns):
             pointer = pointer_at(path) if path.suffix in (".arrow", ".json") else None
             if pointer is not None:
                 raise CorpusError(f"{path} cannot be read: {pointer}")
-        dataset = self._whole()
+        dataset = self._load()
         missing = [name for name in self.named().values() if name not in dataset.column_names]
         if missing:
             raise UsageError(
@@ -140,15 +140,15 @@ class SavedDataset(DatasetColumns):
         only = dataset.select_columns([*dict.fromkeys([*self.named().values(), *further])])
         return only.cast_column(self.audio, Audio(decode=False))
 
-    def _whole(self) -> "Dataset":
+    def _load(self) -> "Dataset":
         # The split with all its columns; its other splits are not opened.
         from datasets import Dataset
 
         splits = self._splits()
         if (self.split is None) != (not splits) or (splits and self.split not in splits):
-            wanted = "no split was named" if self.split is None else f"there is no split {self.split!r}"
-            there = f"name one of {', '.join(splits)} as split" if splits else "it has none: omit split"
-            raise UsageError(f"the data set {self.path!r}: {wanted}; {there}")
+            problem = "no split was named" if self.split is None else f"there is no split {self.split!r}"
+            advice = f"name one of {', '.join(splits)} as split" if splits else "it has none: omit split"
+            raise UsageError(f"the data set {self.path!r}: {problem}; {advice}")
         folder = self._folder / (self.split or "")
         try:
             if not _settings(folder / "state.json")["_data_files"]:
@@ -198,9 +198,7 @@ class SavedDataset(DatasetColumns):
             paths = pc.struct_field(table.column(self.audio), "path").to_pylist()
             columns: dict[str, list[Any]] = {"audio": [{"path": path} for path in paths]}
             columns |= {
-                wanted: table.column(name).to_pylist()
-                for wanted, name in self.named().items()
-                if wanted in ("id", "speaker")
+                role: table.column(name).to_pylist() for role, name in self.named().items() if role in ("id", "speaker")
             }
             for values in zip(*columns.values(), strict=True):
                 name, _, _, speaker = self.from_row(dict(zip(columns, values, strict=True)))
@@ -211,14 +209,14 @@ class SavedDataset(DatasetColumns):
         def too_long(index: int) -> bool:
             return self.max_seconds is not None and is_too_long(self._utterance(dataset[index]), self.max_seconds)
 
-        return choose(keys, least(limit, self.utterances), too_long)
+        return choose(keys, smallest(limit, self.utterances), too_long)
 
     def _utterance(self, row: dict[str, Any]) -> Utterance:
         # The utterance of a row; one whose audio was not saved with the data set is in error.
-        name, text, language, speaker = self.from_row({wanted: row[column] for wanted, column in self.named().items()})
+        name, text, language, speaker = self.from_row({role: row[column] for role, column in self.named().items()})
         return from_bytes(name, text, language, speaker, (row[self.audio] or {}).get("bytes") or b"")
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    found = json.loads(read_plain(file, most=MEBIBYTE))
+    found = json.loads(read_plain(file, max_bytes=MEBIBYTE))
     return found if isinstance(found, dict) else {}

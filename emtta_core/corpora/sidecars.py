@@ -63,7 +63,7 @@ class _Found:
     audio: list[Path] = field(default_factory=list)
     transcripts: dict[Path, Path] = field(default_factory=dict)
     hidden: list[str] = field(default_factory=list)
-    again: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
 
 
@@ -72,17 +72,19 @@ def _find(folder: Path) -> _Found:
     seen = {os.path.realpath(folder): Path()}
     files_seen: dict[str, Path] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        here = Path(parent).relative_to(folder)
+        parent_path = Path(parent).relative_to(folder)
         for name in sorted(folders):
             if _is_hidden(name):
-                found.hidden.append((here / name).as_posix())
+                found.hidden.append((parent_path / name).as_posix())
                 folders.remove(name)
-            elif (first := seen.setdefault(os.path.realpath(folder / here / name), here / name)) != here / name:
-                found.again.append(f"{(here / name).as_posix()} (the same folder as {first.as_posix()})")
+            elif (
+                first := seen.setdefault(os.path.realpath(folder / parent_path / name), parent_path / name)
+            ) != parent_path / name:
+                found.duplicates.append(f"{(parent_path / name).as_posix()} (the same folder as {first.as_posix()})")
                 folders.remove(name)
         folders.sort()
-        for name in sorted(files, key=lambda name: ((folder / here / name).is_symlink(), name)):
-            path = here / name
+        for name in sorted(files, key=lambda name: ((folder / parent_path / name).is_symlink(), name)):
+            path = parent_path / name
             kind = path.suffix.lower()
             if _is_hidden(name):
                 if kind in AUDIO or kind == ".txt":
@@ -102,7 +104,7 @@ def _take(found: _Found, folder: Path, path: Path, seen: dict[str, Path]) -> Non
     if first == path:
         found.audio.append(path)
     else:
-        found.again.append(f"{path.as_posix()} (the same recording as {first.as_posix()})")
+        found.duplicates.append(f"{path.as_posix()} (the same recording as {first.as_posix()})")
 
 
 def _is_hidden(name: str) -> bool:
@@ -110,13 +112,13 @@ def _is_hidden(name: str) -> bool:
 
 
 def _notes(found: _Found) -> tuple[str, ...]:
-    lonely = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
+    unmatched = sorted(set(found.transcripts) - {path.with_suffix("") for path in found.audio})
     kinds = Counter(path.suffix.lower() or "without an ending" for path in found.others)
     kinds_of = {
         "hidden, and skipped": sorted(found.hidden),
-        "linked to again, and read once": sorted(found.again),
+        "linked to again, and read once": sorted(found.duplicates),
         "text files without a recording of the same name, and not used": [
-            found.transcripts[name].as_posix() for name in lonely
+            found.transcripts[name].as_posix() for name in unmatched
         ],
         "neither recordings nor transcripts by their names, and not used": [
             f"{count} {kind}" for kind, count in kinds.most_common()

@@ -16,8 +16,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
-from emtta_core.corpora.base import Availability, Count, Utterance, describe_sample, least
-from emtta_core.corpora.espeak import Sentence, release, say
+from emtta_core.corpora.base import Availability, Count, Utterance, describe_sample, smallest
+from emtta_core.corpora.espeak import Sentence, release, synthesise
 from emtta_core.errors import AudioError, unknown
 from emtta_core.identity import IDENTITY, Record, digest
 
@@ -147,7 +147,7 @@ class Synthetic(Record):
     def sentences(self, limit: int | None = None) -> Iterator[Sentence]:
         """Yield what the first `limit` utterances say."""
         grammar = load_grammar(self.language)
-        for index in range(least(self.utterances, limit) or 0):
+        for index in range(smallest(self.utterances, limit) or 0):
             text = grammar.sentence(_rng(self.language, self.split, self.seed, index), self.split)
             yield Sentence(text, self._voice(index), self.rate)
 
@@ -163,7 +163,7 @@ class Synthetic(Record):
 
 def voices_for_noise(count: int, seed: int) -> list[Waveform]:
     """Clean English speech by `count` speakers, a few seconds each, for babble, announcements and neighbours."""
-    return [say(sentence).waveform for sentence in sentences_for_noise(count, seed)]
+    return [synthesise(sentence).waveform for sentence in sentences_for_noise(count, seed)]
 
 
 def sentences_for_noise(count: int, seed: int) -> Iterator[Sentence]:
@@ -177,7 +177,7 @@ def sentences_for_noise(count: int, seed: int) -> Iterator[Sentence]:
 
 
 def _read(sentence: Sentence) -> Waveform:
-    waveform = say(sentence).waveform
+    waveform = synthesise(sentence).waveform
     if len(waveform) < SAMPLE_RATE // 10:
         raise AudioError(
             f"{sentence.voice!r} spoke {sentence.text!r} in {len(waveform) / SAMPLE_RATE:.3f} s; use another voice"

@@ -73,7 +73,7 @@ class TedLium(Hosted):
         """The split."""
         return self.split
 
-    def usual_folders(self) -> tuple[str, ...]:
+    def folder_names(self) -> tuple[str, ...]:
         """The name of the archive's folder."""
         return ("TEDLIUM_release-3",)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from emtta_core.errors import UsageError
 
-NAMED = 3
+MAX_LISTED = 3
 """The number of files of each kind named in a note."""
 
 LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -110,5 +110,5 @@ def number_of(value: object) -> float | None:
 
 def some(names: Collection[str]) -> str:
     """The first few names, and how many more there are."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join([*names][:NAMED]) + more
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join([*names][:MAX_LISTED]) + more

@@ -15,10 +15,10 @@ from emtta_core.model import Model, load_model
 from emtta_core.scoring import word_errors
 
 CARD_FILE = "README.md"
-CARRIED = Path(str(files("emtta_core.model"))) / "demo"
+SHIPPED = Path(str(files("emtta_core.model"))) / "demo"
 """The folder of the model that comes with emtta."""
 
-_UNHEARD = (
+_NEW_VOICES = (
     ("en", "en-gb-scotland"),
     ("en", "en-029"),
     ("en", "en-gb-x-gbcwmd"),
@@ -48,7 +48,7 @@ class Measured:
         return 100 * self.errors / self.words
 
 
-def measure(folder: Path, utterances: int = 150, *, unheard: bool = True) -> Iterator[Measured]:
+def measure(folder: Path, utterances: int = 150, *, new_voices: bool = True) -> Iterator[Measured]:
     """Yield the word errors of the model in `folder` for each language's training voices, then for unseen voices.
 
     The sentences are from the test split, at 175 words per minute, without noise.
@@ -59,7 +59,7 @@ def measure(folder: Path, utterances: int = 150, *, unheard: bool = True) -> Ite
     model = load_model(str(folder))
     for language in LANGUAGES:
         yield _measure(model, language, trained_voices(language), "trained", utterances)
-    for language, voice in _UNHEARD if unheard else ():
+    for language, voice in _NEW_VOICES if new_voices else ():
         yield _measure(model, language, (voice,), voice, utterances)
 
 

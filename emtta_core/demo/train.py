@@ -45,13 +45,13 @@ from emtta_core.errors import UsageError
 STATE_FILE = "training.pt"
 
 
-def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = print) -> None:
+def train(out: Path, recipe: Recipe | None = None, echo: Callable[[str], None] = print) -> None:
     """Train the demo model into the folder `out`, in the layout of `from_pretrained`.
 
     Args:
         out: the folder; training continues from a state found there.
         recipe: the hyperparameters; by default those of the model that comes with emtta.
-        say: called with a line of progress from time to time.
+        echo: called with a line of progress from time to time.
 
     Raises:
         UsageError: when the folder contains a finished model, or a training state of another recipe.
@@ -59,7 +59,7 @@ def train(out: Path, recipe: Recipe | None = None, say: Callable[[str], None] = 
     recipe = recipe or Recipe()
     _refuse_other_work(out, recipe)
     with _settings_of_training():
-        _train(out, recipe, say)
+        _train(out, recipe, echo)
 
 
 @contextmanager
@@ -75,23 +75,23 @@ def _settings_of_training() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _train(out: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
+def _train(out: Path, recipe: Recipe, echo: Callable[[str], None]) -> None:
     torch.manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
     student = Student(recipe, phoneme_inventory(recipe.inventory_sentences))
     student.save_processors(out)
     recipe.save(out)
     done = student.restore(out / STATE_FILE)
-    say(f"{student.size:,} parameters, {len(student.inventory)} phonemes; {done} of {recipe.steps} updates are done")
-    began, saved = time.monotonic(), time.monotonic()
+    echo(f"{student.size:,} parameters, {len(student.inventory)} phonemes; {done} of {recipe.steps} updates are done")
+    started, saved = time.monotonic(), time.monotonic()
     for step, batch in enumerate(student.batches(done), start=done + 1):
         token_loss, phoneme_loss = student.update(batch)
         if step % 50 == 0:
-            rate = (step - done) * recipe.batch / (time.monotonic() - began)
-            left = (recipe.steps - step) * recipe.batch / rate / 60
-            say(
+            rate = (step - done) * recipe.batch / (time.monotonic() - started)
+            minutes_left = (recipe.steps - step) * recipe.batch / rate / 60
+            echo(
                 f"update {step}: token loss {token_loss:.3f}, phoneme loss {phoneme_loss:.3f},"
-                f" {rate:.0f} utterances/s, {left:.0f} min left"
+                f" {rate:.0f} utterances/s, {minutes_left:.0f} min left"
             )
         if time.monotonic() - saved > 120:
             student.save_state(out / STATE_FILE, step)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Model", "SpeechModel", "TransformersModel", "load_model"]
 
-_HOMES = {
+_MODULES = {
     "Model": "emtta_core.model.speech_model",
     "SpeechModel": "emtta_core.model.speech_model",
     "TransformersModel": "emtta_core.model.transformers_model",
@@ -23,6 +23,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module (PEP 562)."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from emtta_core.model.candidates import Frontier, Hypotheses
 
-NEVER = -1.0e9
+NEGATIVE_INFINITY = -1.0e9
 """The score of a beam that must not be chosen, as in transformers (-inf would cause ties and NaN sums)."""
 
 
@@ -24,12 +24,12 @@ class BeamSearch:
         self._limits = limits
         self._utterances = torch.arange(batch, device=device)
         self._running = torch.full(shape, end, device=device)
-        self._running_scores = like.new_full(shape[:2], NEVER)
+        self._running_scores = like.new_full(shape[:2], NEGATIVE_INFINITY)
         self._running_scores[:, 0] = 0.0
         self._done = torch.full(shape, end, device=device)
         self._done_lengths = torch.zeros(shape[:2], dtype=torch.long, device=device)
         self._done_ended = torch.zeros(shape[:2], dtype=torch.bool, device=device)
-        self._done_scores = like.new_full(shape[:2], NEVER)
+        self._done_scores = like.new_full(shape[:2], NEGATIVE_INFINITY)
         self._is_done = torch.zeros(shape[:2], dtype=torch.bool, device=device)
         self._open = torch.ones(batch, dtype=torch.bool, device=device)
         self._final = Hypotheses(self._done.clone(), torch.zeros_like(self._done, dtype=torch.bool), self._done_ended)
@@ -49,13 +49,13 @@ class BeamSearch:
         stops = ends | (step + 1 >= self._limits).unsqueeze(1)
 
         # 2) The best G that do not end keep running.
-        self._running_scores, going = (top + stops * NEVER).topk(beams)
+        self._running_scores, going = (top + stops * NEGATIVE_INFINITY).topk(beams)
         self._running = _pick(sequences, going)
 
         # 3) Those of the best G that end compete with the finished beams by mean log-probability per token.
         closing = stops.clone()
         closing[:, beams:] = False
-        finals = top / (step + 1) + (~self._open).unsqueeze(1) * NEVER + ~closing * NEVER
+        finals = top / (step + 1) + (~self._open).unsqueeze(1) * NEGATIVE_INFINITY + ~closing * NEGATIVE_INFINITY
         self._done_scores, best = torch.cat([self._done_scores, finals], 1).topk(beams)
         self._done = _pick(torch.cat([self._done, sequences], 1), best)
         lengths = torch.full_like(tokens, step + 1)
@@ -64,9 +64,9 @@ class BeamSearch:
         self._is_done = torch.cat([self._is_done, closing], 1).gather(1, best)
 
         # 4) A search continues while its best running beam would enter the top G if it ended now.
-        hoped = self._running_scores[:, :1] / (step + 1)
-        worst = self._done_scores.amin(1, keepdim=True).where(self._is_done, NEVER)
-        self._open = self._open & (hoped > worst).any(1) & (step + 1 < self._limits)
+        best_possible = self._running_scores[:, :1] / (step + 1)
+        worst = self._done_scores.amin(1, keepdim=True).where(self._is_done, NEGATIVE_INFINITY)
+        self._open = self._open & (best_possible > worst).any(1) & (step + 1 < self._limits)
         return tokens.gather(1, going), parents.gather(1, going)
 
     def going(self) -> Tensor:

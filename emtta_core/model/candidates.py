@@ -145,14 +145,14 @@ def generate(
 
             # 6) Each new node sees what its parent saw in the cache, and itself.
             slots = cache.reserve(layout)
-            known = min(cache.length, visible.shape[1])  # less than before if the longest utterance has left
-            seen = visible.new_full((total, cache.length), -torch.inf)
-            seen[:, :known] = visible[:, :known].index_select(0, parent)
-            visible = seen.scatter_(1, slots.unsqueeze(1), 0.0)
+            previous = min(cache.length, visible.shape[1])  # less than before if the longest utterance has left
+            extended = visible.new_full((total, cache.length), -torch.inf)
+            extended[:, :previous] = visible[:, :previous].index_select(0, parent)
+            visible = extended.scatter_(1, slots.unsqueeze(1), 0.0)
 
             # 7) Decode them.
-            grown = Nodes(token, torch.full_like(token, start + step), layout)
-            hidden = decode(weights, norms, memory, grown, layout.pad(visible).unsqueeze(1), cache, slots)
+            added = Nodes(token, torch.full_like(token, start + step), layout)
+            hidden = decode(weights, norms, memory, added, layout.pad(visible).unsqueeze(1), cache, slots)
             raw = logits(weights, hidden)
         return [strategy.result() for strategy in strategies]
 
@@ -252,8 +252,8 @@ class Greedy(Rows):
 
     def result(self) -> Hypotheses:
         """The hypotheses with their mean entropy per token."""
-        made = super().result()
-        return replace(made, entropy=(self._entropy / made.mask.sum((1, 2))).unsqueeze(1))
+        hypotheses = super().result()
+        return replace(hypotheses, entropy=(self._entropy / hypotheses.mask.sum((1, 2))).unsqueeze(1))
 
 
 class Sampled(Rows):

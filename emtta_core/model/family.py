@@ -40,8 +40,8 @@ class EncoderInput:
         padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
         if len(set(lengths)) == 1:
             return cls(padded)
-        beyond = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
-        audible = torch.zeros(beyond.shape, dtype=dtype, device=device).masked_fill_(beyond, -torch.inf)
+        padding = torch.arange(padded.shape[1], device=device) >= torch.tensor(lengths, device=device).unsqueeze(1)
+        audible = torch.zeros(padding.shape, dtype=dtype, device=device).masked_fill_(padding, -torch.inf)
         return cls(padded, audible[:, None, None, :])
 
 
@@ -87,7 +87,7 @@ class Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class PreparedModel:
     """A model as the engine needs it."""
 
     weights: Weights  # the frozen tensors after the front end
@@ -116,7 +116,7 @@ class Family(Protocol):
             Exception: whatever transformers raises for missing or broken files; the loader rewords it.
         """
 
-    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> PreparedModel:
         """Prepare a model without changing its parts.
 
         Args:
@@ -130,24 +130,24 @@ class Family(Protocol):
         """
 
 
-def family_of(model_type: str, name: str, wanted: str | None = None) -> Family:
+def family_of(model_type: str, name: str, requested: str | None = None) -> Family:
     """Find the family of a model.
 
     Args:
         model_type: that in its config.json.
         name: the model's name in messages.
-        wanted: the family to use, as `module:object`; None: that of the model's type, built-in or installed.
+        requested: the family to use, as `module:object`; None: that of the model's type, built-in or installed.
 
     Raises:
         ModelError: there is no family for the type.
-        UsageError: `wanted` cannot be imported, is not a family, or reads models of another type.
+        UsageError: `requested` cannot be imported, is not a family, or reads models of another type.
     """
-    if wanted is not None:
-        family = _imported(wanted)
+    if requested is not None:
+        family = _imported(requested)
         if family.model_type != model_type:
             raise UsageError(
-                f"model {name!r} is of the kind {model_type!r}, and the family {wanted!r} reads {family.model_type!r}; "
-                "name the family of that kind, or none"
+                f"model {name!r} is of the kind {model_type!r}, and the family {requested!r} reads "
+                f"{family.model_type!r}; name the family of that kind, or none"
             )
         return family
     known = kinds()
@@ -173,7 +173,7 @@ def _imported(path: str) -> Family:
     return found
 
 
-NAMED = 3
+MAX_LISTED = 3
 """The number of weights of each kind named in an error."""
 
 _HARMLESS = re.compile(r"(?:.*\.)?(?:version|embed_positions\.(?:weights|_float_tensor))")
@@ -205,17 +205,17 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
         )
     # transformers initialises missing or mismatched weights randomly and drops unknown ones, with a warning at most;
     # here all three are errors.
-    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
-    missing = _untied(network, set(found["missing_keys"]) - {*shapes, *computed})
-    homeless = sorted(name for name in found["unexpected_keys"] if not _HARMLESS.fullmatch(name))
+    shapes = {name: (tuple(stored), tuple(expected)) for name, stored, expected in found["mismatched_keys"]}
+    missing = _without_tied(network, set(found["missing_keys"]) - {*shapes, *computed})
+    unexpected = sorted(name for name in found["unexpected_keys"] if not _HARMLESS.fullmatch(name))
     faults = []
     if missing:
         faults.append(f"lack {len(missing)} that its config.json asks for ({_some(missing)})")
     if shapes:
-        named = [f"{name} {stored}, not {wanted}" for name, (stored, wanted) in sorted(shapes.items())]
+        named = [f"{name} {stored}, not {expected}" for name, (stored, expected) in sorted(shapes.items())]
         faults.append(f"have {len(shapes)} whose shape differs from its config.json ({_some(named)})")
-    if homeless:
-        faults.append(f"have {len(homeless)} that are not in the model of its config.json ({_some(homeless)})")
+    if unexpected:
+        faults.append(f"have {len(unexpected)} that are not in the model of its config.json ({_some(unexpected)})")
     if faults:
         raise ModelError(
             f"the weights in {folder} {', and '.join(faults)}; take config.json and weights from the same "
@@ -225,15 +225,15 @@ def read_network(kind: Any, folder: Path, *, computed: Sequence[str] = (), **opt
     return network.eval()
 
 
-def _untied(network: Any, missing: set[str]) -> list[str]:
+def _without_tied(network: Any, missing: set[str]) -> list[str]:
     # The missing weights without those that are tied to one that is present.
     state = network.state_dict()
-    there = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
-    return sorted(name for name in missing if name not in state or state[name].data_ptr() not in there)
+    present = {tensor.data_ptr() for name, tensor in state.items() if name not in missing}
+    return sorted(name for name in missing if name not in state or state[name].data_ptr() not in present)
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
 
 
 @contextmanager
@@ -241,9 +241,9 @@ def warnings_off() -> Iterator[None]:
     """Keep transformers from warning inside the `with` block."""
     from transformers.utils import logging
 
-    usual = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         yield
     finally:
-        logging.set_verbosity(usual)
+        logging.set_verbosity(verbosity)

@@ -111,10 +111,10 @@ class Cache:
     sizes: list[int]  # the same numbers on the host
 
     @classmethod
-    def empty(cls, weights: Weights, batch: int, room: int) -> "Cache":
-        """Allocate a cache for `room` nodes of each of `batch` utterances."""
+    def empty(cls, weights: Weights, batch: int, capacity: int) -> "Cache":
+        """Allocate a cache for `capacity` nodes of each of `batch` utterances."""
         head = weights.head
-        layers = [head.new_zeros((batch, room, 2 * weights.width)) for _ in weights.decoder_layers]
+        layers = [head.new_zeros((batch, capacity, 2 * weights.width)) for _ in weights.decoder_layers]
         return cls(layers, torch.zeros(batch, dtype=torch.long, device=head.device), [0] * batch)
 
     @property
@@ -156,11 +156,11 @@ def encode(weights: Weights, norms: Tensor, x: Tensor, audible: Tensor | None = 
     """
     wide = _pairs(norms.unsqueeze(3))
     heads = weights.encoder_heads
-    turns = _turns(weights, torch.arange(x.shape[1], device=x.device))
+    rotations = _rotations(weights, torch.arange(x.shape[1], device=x.device))
     for number, layer in enumerate(weights.encoder_layers):
         block = layer.attention
         qkv = F.linear(normalize(weights, wide[2 * number], x), block.query, block.query_bias)
-        query, keys, values = _turned(qkv, turns).chunk(3, dim=-1)
+        query, keys, values = _rotated(qkv, rotations).chunk(3, dim=-1)
         x = x + project(block, attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), audible))
         x = x + feed_forward(layer.feed_forward, normalize(weights, wide[2 * number + 1], x))
     return normalize(weights, wide[-1], x)
@@ -200,16 +200,16 @@ def decode(
     """
     layout, heads, width = nodes.layout, weights.decoder_heads, weights.width
     rows = layout.utterance
-    own = _pairs(norms)
-    turns = _turns(weights, nodes.positions)
+    layer_norms = _pairs(norms)
+    rotations = _rotations(weights, nodes.positions)
     x = F.embedding(nodes.tokens, weights.embedding)
     if weights.decoder_positions is not None:
         x = x + F.embedding(nodes.positions, weights.decoder_positions)
     x = x.to(weights.norms.dtype)
     for number, layer in enumerate(weights.decoder_layers):
         block = layer.attention
-        qkv = F.linear(normalize(weights, _of_nodes(layout, own[3 * number]), x), block.query, block.query_bias)
-        qkv = _turned(qkv, turns)
+        qkv = F.linear(normalize(weights, _of_nodes(layout, layer_norms[3 * number]), x), block.query, block.query_bias)
+        qkv = _rotated(qkv, rotations)
         if cache is None or slots is None:
             query, keys, values = layout.pad(qkv).chunk(3, dim=-1)
         else:
@@ -218,11 +218,13 @@ def decode(
         attended = attend(_heads(query, heads), _heads(keys, heads), _heads(values, heads), visible)
         x = x + project(block, layout.pack(attended))
         block = layer.cross_attention
-        query = F.linear(normalize(weights, _of_nodes(layout, own[3 * number + 1]), x), block.query, block.query_bias)
+        query = F.linear(
+            normalize(weights, _of_nodes(layout, layer_norms[3 * number + 1]), x), block.query, block.query_bias
+        )
         attended = attend(_heads(layout.pad(query), heads), *memory.layers[number], memory.audible)
         x = x + project(block, layout.pack(attended))
-        x = x + feed_forward(layer.feed_forward, normalize(weights, _of_nodes(layout, own[3 * number + 2]), x))
-    return normalize(weights, _of_nodes(layout, own[-1]), x)
+        x = x + feed_forward(layer.feed_forward, normalize(weights, _of_nodes(layout, layer_norms[3 * number + 2]), x))
+    return normalize(weights, _of_nodes(layout, layer_norms[-1]), x)
 
 
 def prefill(weights: Weights, norms: Tensor, memory: Memory, prompt: Tensor, cache: Cache) -> Tensor:
@@ -279,11 +281,11 @@ def _pairs(norms: Tensor) -> list[Norm]:
 def _of_nodes(layout: Layout, norm: Norm) -> Norm:
     # Each node's weight and bias, `(F, d)`, from each utterance's own, `(B, d)`.
     weight, bias = norm
-    own = None if bias is None else bias.index_select(0, layout.utterance)
-    return weight.index_select(0, layout.utterance), own
+    node_bias = None if bias is None else bias.index_select(0, layout.utterance)
+    return weight.index_select(0, layout.utterance), node_bias
 
 
-def _turns(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+def _rotations(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
     # `(X, 1, d / 2H)`, cosine and sine of the angles by which positions `(X,)` rotate the column pairs of each head.
     if weights.frequencies is None:
         return None
@@ -291,13 +293,13 @@ def _turns(weights: Weights, positions: Tensor) -> tuple[Tensor, Tensor] | None:
     return angles.cos().to(weights.head.dtype), angles.sin().to(weights.head.dtype)
 
 
-def _turned(qkv: Tensor, turns: tuple[Tensor, Tensor] | None) -> Tensor:
+def _rotated(qkv: Tensor, rotations: tuple[Tensor, Tensor] | None) -> Tensor:
     # Queries, keys and values `(..., X, 3d)`, the first two rotated: each pair of their columns is a point in a plane.
-    if turns is None:
+    if rotations is None:
         return qkv
-    cos, sin = turns
-    turning, values = qkv.tensor_split([qkv.shape[-1] // 3 * 2], dim=-1)
-    x, y = turning.reshape(*qkv.shape[:-1], -1, cos.shape[-1], 2).unbind(-1)
+    cos, sin = rotations
+    rotating, values = qkv.tensor_split([qkv.shape[-1] // 3 * 2], dim=-1)
+    x, y = rotating.reshape(*qkv.shape[:-1], -1, cos.shape[-1], 2).unbind(-1)
     return torch.cat([torch.stack([x * cos - y * sin, y * cos + x * sin], -1).flatten(-3), values], -1)
 
 
@@ -367,14 +369,14 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     positions[utterance, node] = time + (start - 1)
 
     # 4) A node sees its ancestors: the prompt, and the owners of the earlier positions of its leading candidate.
-    sees = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
-    sees[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
+    attends = torch.zeros((batch, total, total), dtype=torch.bool, device=device)
+    attends[:, :start, :start] = torch.ones((start, start), dtype=torch.bool, device=device).tril()
     path = owner[utterance, candidate]  # (nodes, T)
     earlier = torch.arange(length, device=device) <= time.unsqueeze(1)
     path = torch.where(earlier, path, path[:, :1])
-    sees[utterance.unsqueeze(1), node.unsqueeze(1), path] = True
-    sees[:, start:, :start] = True
-    visible = torch.zeros(sees.shape, dtype=dtype, device=device).masked_fill_(~sees, -torch.inf)
+    attends[utterance.unsqueeze(1), node.unsqueeze(1), path] = True
+    attends[:, start:, :start] = True
+    visible = torch.zeros(attends.shape, dtype=dtype, device=device).masked_fill_(~attends, -torch.inf)
 
     # 5) Nodes and contexts are packed, utterance by utterance, and owners renumbered to index the contexts.
     exists = torch.zeros((batch, total), dtype=torch.bool, device=device)
@@ -383,7 +385,7 @@ def grow(prompt: Tensor, candidates: Tensor, mask: Tensor, *, dtype: torch.dtype
     contexts = exists.clone()
     contexts[:, : start - 1] = False
     packed = contexts[exists].nonzero().squeeze(1)
-    among = (contexts.flatten().cumsum(0) - 1).view(batch, total)
-    owner = among.gather(1, owner.flatten(1)).view_as(owner).masked_fill(~mask, 0)
+    context_index = (contexts.flatten().cumsum(0) - 1).view(batch, total)
+    owner = context_index.gather(1, owner.flatten(1)).view_as(owner).masked_fill(~mask, 0)
     nodes = Nodes(tokens[exists], positions[exists], Layout.of(counts, sizes))
     return TokenTree(nodes, visible.unsqueeze(1), packed, nodes.positions[packed] == start - 1, owner)

@@ -13,7 +13,7 @@ from pathlib import Path
 from emtta_core import hub
 from emtta_core.errors import ModelError
 from emtta_core.hub import MAIN, Repository, UnreachableHubError
-from emtta_core.model.model_files import ADAPTER, SHARD, adapter_of, folder_of, lacking, unmerged
+from emtta_core.model.model_files import ADAPTER, SHARD, adapter_of, folder_of, missing_files, unmerged
 
 log = logging.getLogger("emtta.model")
 
@@ -22,7 +22,7 @@ _SMALL = re.compile(r"[^/]+\.(?:json|model)|merges\.txt|vocab\.txt|chat_template
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class Download:
     """A model on the hub at one commit."""
 
     repository: Repository  # at that commit
@@ -48,7 +48,7 @@ class Offer:
         hub.refuse_full_disk(self.size, str(self.repository), ModelError)
 
 
-def offer(name: str, revision: str | None) -> Offer:
+def find_download(name: str, revision: str | None) -> Download:
     """Ask the hub for a model.
 
     Raises:
@@ -61,14 +61,14 @@ def offer(name: str, revision: str | None) -> Offer:
         listing = model.ask()
     except UnreachableHubError as error:
         config = model.cached("config.json")
-        lacks = () if config is None else lacking(config.parent)
-        if config is None or not lacks:
+        missing = () if config is None else missing_files(config.parent)
+        if config is None or not missing:
             raise
-        raise UnreachableHubError(f"{error}; {config.parent} exists but lacks {', '.join(lacks)}") from error
+        raise UnreachableHubError(f"{error}; {config.parent} exists but lacks {', '.join(missing)}") from error
     # The weights come last, so that a folder with weights is complete.
     paths = (*filter(_SMALL.fullmatch, listing.sizes), *_weights(name, listing.sizes))
     pinned = replace(model, revision=listing.commit)
-    return Offer(pinned, listing.licence or "not named on its card", paths, pinned.missing(paths))
+    return Download(pinned, listing.licence or "not named on its card", paths, pinned.missing(paths))
 
 
 def fetch(name: str, revision: str | None) -> Path:
@@ -82,7 +82,7 @@ def fetch(name: str, revision: str | None) -> Path:
     if folder is not None and model.is_pinned:
         return folder
     try:
-        offered = offer(name, revision)
+        offered = find_download(name, revision)
     except UnreachableHubError as error:
         if folder is None:
             raise
@@ -96,7 +96,7 @@ def fetch(name: str, revision: str | None) -> Path:
     return fetched
 
 
-def is_here(name: str, revision: str | None) -> bool:
+def is_cached(name: str, revision: str | None) -> bool:
     """Whether a model can be read without contacting the hub: its revision is a commit that is on this machine."""
     model = Repository("model", name, revision or MAIN)
     return model.is_pinned and folder_of_commit(name, model.revision) is not None
@@ -108,7 +108,7 @@ def folder_of_commit(name: str, revision: str | None) -> Path | None:
     Other programs fetch into the same folder, and not always a complete model.
     """
     config = Repository("model", name, revision or MAIN).cached("config.json")
-    return None if config is None or lacking(config.parent) else config.parent
+    return None if config is None or missing_files(config.parent) else config.parent
 
 
 def base_of(folder: Path) -> Path | None:
@@ -122,15 +122,15 @@ def base_of(folder: Path) -> Path | None:
         return None
     name, revision = str(adapter["base_model_name_or_path"]), adapter.get("revision")
     try:
-        found = folder_of(name) or folder_of_commit(name, revision)
+        base = folder_of(name) or folder_of_commit(name, revision)
     except ModelError as error:
         raise ModelError(f"the adapter in {folder} belongs to the model {name!r}: {error}") from error
-    if found is None:
+    if base is None:
         raise ModelError(
             f"the adapter in {folder} belongs to the model {name!r} at {revision or 'main'}, which is not on this "
             f"machine; fetch it with hf download {name}"
         )
-    return found
+    return base
 
 
 def _weights(name: str, paths: Collection[str]) -> list[str]:

@@ -95,14 +95,14 @@ def from_parts(
     """Make a model of a family from its parts, which are not changed; see `from_transformers`."""
     target = choose_device(device)
     chosen = choose_precision(precision, target)
-    made = family.make(name, parts, device=target, precision=chosen)
+    prepared = family.make(name, parts, device=target, precision=chosen)
     return SpeechModel(
         name=name,
-        digest=_digest(made.settings, parts.network.state_dict()),
-        weights=made.weights,
-        front_end=made.front_end,
-        policy=made.policy,
-        prompt=made.prompt,
+        digest=_digest(prepared.settings, parts.network.state_dict()),
+        weights=prepared.weights,
+        front_end=prepared.front_end,
+        policy=prepared.policy,
+        prompt=prepared.prompt,
         tokenizer=parts.tokenizer,
         precision=chosen,
     )
@@ -130,13 +130,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family | Layout, Parts]:
+def _read(name: str, folder: Path, requested: str | None) -> tuple[Family | Layout, Parts]:
     from transformers import PreTrainedConfig
     from transformers.utils import logging
 
     base = hub_model.base_of(folder)
     if base is not None:
-        reader, parts = _read(name, base, wanted)
+        reader, parts = _read(name, base, requested)
         return reader, replace(parts, network=_merged(parts.network, folder))
     refuse_unusable(folder)
     if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
@@ -148,10 +148,10 @@ def _read(name: str, folder: Path, wanted: str | None) -> tuple[Family | Layout,
         if "model_type" not in config:
             raise ValueError("its config.json is missing or names no model_type")
         kind = str(config["model_type"])
-        _, layout = path_of(name, folder, wanted)
+        _, layout = path_of(name, folder, requested)
         if layout is not None:
             return layout, transformers_model.read(folder, layout, kind)
-        family = family_of(kind, name, wanted)
+        family = family_of(kind, name, requested)
         return family, family.read(folder)
     except EmttaError:
         raise

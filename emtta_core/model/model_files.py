@@ -38,10 +38,10 @@ _SIZES = re.compile(
 )
 """The names of sizes, whole numbers above 0, in a config.json or the config of a part of the model in it."""
 
-_BEYOND = 10**18
+_MAX_SIZE = 10**18
 """A size that no model has; larger ones count as this, as they may exceed the range of floats."""
 
-_FAR = 4
+_MAX_RATIO = 4
 """How many times the parameters in the weights a config.json may ask for; a config.json of another size of the same
 model is refused later, with the names of the weights."""
 
@@ -123,20 +123,20 @@ def path_of(name: str, folder: Path, family: str | None = None) -> tuple[str, La
     return kind, layout_of(kind, name)
 
 
-def lacking(folder: Path) -> tuple[str, ...]:
+def missing_files(folder: Path) -> tuple[str, ...]:
     """Name the files that a folder lacks of those that a model is read from; () if it is complete.
 
     transformers silently uses an empty tokenizer if there is none, and suppresses no tokens without a generation
     config; in either case every transcript would be wrong.
     """
-    there = {file.name for file in folder.iterdir() if file.is_file()}
-    found = {
-        "config.json": "config.json" in there,
-        "generation_config.json": "generation_config.json" in there or not _needs_generation_config(folder),
-        "preprocessor_config.json": _has_features(folder, there),
-        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(folder, there),
+    names = {file.name for file in folder.iterdir() if file.is_file()}
+    present = {
+        "config.json": "config.json" in names,
+        "generation_config.json": "generation_config.json" in names or not _needs_generation_config(folder),
+        "preprocessor_config.json": _has_features(folder, names),
+        "tokenizer.json (or vocab.json and merges.txt)": _has_tokenizer(folder, names),
     }
-    return (*(name for name, is_there in found.items() if not is_there), *_lacking_weights(folder, there))
+    return (*(name for name, is_present in present.items() if not is_present), *_missing_weights(folder, names))
 
 
 ADAPTER = "adapter_config.json"
@@ -185,9 +185,9 @@ def refuse_unusable(folder: Path) -> None:
         ModelError: it has quantised weights, the weights of two models, or a config.json whose sizes do not match its
             weights.
     """
-    there = {file.name for file in folder.iterdir()}
-    shards = sorted(name for name in there if SHARD.fullmatch(name))
-    if shards and "model.safetensors" in there:
+    names = {file.name for file in folder.iterdir()}
+    shards = sorted(name for name in names if SHARD.fullmatch(name))
+    if shards and "model.safetensors" in names:
         raise ModelError(
             f"the model folder {folder} has model.safetensors and {shards[0]}: the weights of two models, one of which "
             "would not be read; remove one of them"
@@ -199,10 +199,10 @@ def refuse_unusable(folder: Path) -> None:
             "supported; load the model in transformers, dequantize() and save_pretrained() it, or use the original "
             "model"
         )
-    _refuse_absurd(folder, config)
+    _check_sizes(folder, config)
 
 
-def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
+def _check_sizes(folder: Path, config: Mapping[str, Any]) -> None:
     # Refuse a config.json that asks for far more parameters than the weights have, before transformers allocates them.
     parts = list(_parts(config))
     sizes = [(name, value) for part in parts for name, value in part.items() if _SIZES.fullmatch(name)]
@@ -212,16 +212,20 @@ def _refuse_absurd(folder: Path, config: Mapping[str, Any]) -> None:
                 f"the model folder {folder}: {name} is {value!r} in its config.json; it must be a whole number above "
                 "0: take config.json and weights from the same model"
             )
-    asked, held, most = sum(map(_asked_parameters, parts)), _held_parameters(folder), limit(MAX_PARAMETERS)
-    if held is not None and asked > _FAR * held:
+    needed, stored, maximum = (
+        sum(map(_configured_parameters, parts)),
+        _stored_parameters(folder),
+        limit(MAX_PARAMETERS),
+    )
+    if stored is not None and needed > _MAX_RATIO * stored:
         raise ModelError(
-            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, but its weights have "
-            f"{held:.3g}; take config.json and weights from the same model"
+            f"the model folder {folder}: its config.json asks for about {needed:.3g} parameters, but its weights have "
+            f"{stored:.3g}; take config.json and weights from the same model"
         )
-    if asked > most:
+    if needed > maximum:
         raise ModelError(
-            f"the model folder {folder}: its config.json asks for about {asked:.3g} parameters, and the limit is "
-            f"{most:.3g}; set {MAX_PARAMETERS} to more if this is correct"
+            f"the model folder {folder}: its config.json asks for about {needed:.3g} parameters, and the limit is "
+            f"{maximum:.3g}; set {MAX_PARAMETERS} to more if this is correct"
         )
 
 
@@ -233,11 +237,11 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _parts(value)
 
 
-def _asked_parameters(part: Mapping[str, Any]) -> float:
+def _configured_parameters(part: Mapping[str, Any]) -> float:
     # Approximately how many parameters a config, without nested ones, asks for; 0 if it names no such sizes.
     def size(*names: str) -> float:
-        found = next((part[name] for name in names if part.get(name) is not None), 0)
-        return float(min(found, _BEYOND))
+        value = next((part[name] for name in names if part.get(name) is not None), 0)
+        return float(min(value, _MAX_SIZE))
 
     width = size("d_model", "hidden_size")
     layers = 0.0
@@ -249,7 +253,7 @@ def _asked_parameters(part: Mapping[str, Any]) -> float:
     return layers + width * size("vocab_size") + width * (size("max_source_positions") + size("max_target_positions"))
 
 
-def _held_parameters(folder: Path) -> int | None:
+def _stored_parameters(folder: Path) -> int | None:
     # How many parameters the weights have, by the headers of their files; None if these cannot be read.
     count = 0
     try:
@@ -267,11 +271,11 @@ def _held_parameters(folder: Path) -> int | None:
     return count or None
 
 
-def refuse_lacking(folder: Path) -> None:
+def check_complete(folder: Path) -> None:
     """Raise a ModelError if a folder lacks a file that a model is read from, or one is damaged; says what to do."""
     for name in sorted(file.name for file in folder.iterdir() if file.suffix == ".json"):
         try:
-            check_plain(folder / name, most=_LARGEST_JSON)
+            check_plain(folder / name, max_bytes=_LARGEST_JSON)
         except OSError as error:
             raise ModelError(
                 f"the model folder {folder}: {name} cannot be read: {error.strerror}; replace it"
@@ -282,11 +286,11 @@ def refuse_lacking(folder: Path) -> None:
         if pointer is not None:
             raise ModelError(f"the model's file {file} cannot be read: {pointer}")
     refuse_unusable(folder)
-    lacks = lacking(folder)
-    if lacks:
+    missing = missing_files(folder)
+    if missing:
         raise ModelError(
-            f"the model folder {folder} lacks {', '.join(lacks)}; copy what training does not write beside the weights "
-            "from the model that it started from"
+            f"the model folder {folder} lacks {', '.join(missing)}; copy what training does not write beside the "
+            "weights from the model that it started from"
         )
     for file in files:
         fault = _fault(file)
@@ -309,22 +313,22 @@ def _fault(file: Path) -> str | None:
     return None
 
 
-def _has_features(folder: Path, there: set[str]) -> bool:
+def _has_features(folder: Path, names: set[str]) -> bool:
     # Since release 5, transformers writes the feature extractor's settings there (processing_utils.py).
-    return "preprocessor_config.json" in there or (
-        "processor_config.json" in there and "feature_extractor" in _settings(folder / "processor_config.json")
+    return "preprocessor_config.json" in names or (
+        "processor_config.json" in names and "feature_extractor" in _settings(folder / "processor_config.json")
     )
 
 
-def _has_tokenizer(folder: Path, there: set[str]) -> bool:
-    spelt = "vocab.json" in there and any(  # a CTC model's classes need no merges
+def _has_tokenizer(folder: Path, names: set[str]) -> bool:
+    is_ctc = "vocab.json" in names and any(  # a CTC model's classes need no merges
         str(name).endswith("ForCTC") for name in _settings(folder / "config.json").get("architectures") or ()
     )
     return (
-        spelt
-        or not there.isdisjoint({"tokenizer.json", "vocab.txt"})
-        or {"vocab.json", "merges.txt"} <= there
-        or any(name.endswith(".model") for name in there)
+        is_ctc
+        or not names.isdisjoint({"tokenizer.json", "vocab.txt"})
+        or {"vocab.json", "merges.txt"} <= names
+        or any(name.endswith(".model") for name in names)
     )
 
 
@@ -336,22 +340,22 @@ def _needs_generation_config(folder: Path) -> bool:
     return config.get("model_type") == "whisper" and lists == (None, None)
 
 
-def _lacking_weights(folder: Path, there: set[str]) -> list[str]:
-    if "model.safetensors" in there:
+def _missing_weights(folder: Path, names: set[str]) -> list[str]:
+    if "model.safetensors" in names:
         return []
     index = "model.safetensors.index.json"
-    if index not in there:
+    if index not in names:
         return [f"model.safetensors (or {index} and its shards)"]
     shards = _settings(folder / index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         return [f"the names of its shards in {index}"]
-    return sorted({str(shard) for shard in shards.values()} - there)
+    return sorted({str(shard) for shard in shards.values()} - names)
 
 
 def _settings(file: Path) -> dict[str, Any]:
     # A JSON object; empty if the file is missing or broken, which is reported when it is read.
     try:
-        found = json.loads(read_plain(file, most=_LARGEST_JSON))
+        settings = json.loads(read_plain(file, max_bytes=_LARGEST_JSON))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}

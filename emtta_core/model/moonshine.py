@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import EncoderInput, Made, Parts, read_network
-from emtta_core.model.model_files import refuse_lacking
+from emtta_core.model.family import EncoderInput, Parts, PreparedModel, read_network
+from emtta_core.model.model_files import check_complete
 from emtta_core.model.policy import ANY_LANGUAGE, DecodingPolicy, Prompt
 from emtta_core.model.weights import Attention, DecoderLayer, EncoderLayer, FeedForward, Precision, Weights
 
@@ -102,12 +102,12 @@ class Moonshine:
         """Read a model's files."""
         from transformers import AutoTokenizer, MoonshineForConditionalGeneration, Wav2Vec2FeatureExtractor
 
-        refuse_lacking(folder)
+        check_complete(folder)
         network = read_network(MoonshineForConditionalGeneration, folder)
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder)
         return Parts(network, extractor, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
 
-    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> PreparedModel:
         """Prepare a model."""
         network, extractor, tokenizer = parts.network, parts.extractor, parts.tokenizer
         config, generation = network.config, network.generation_config
@@ -124,7 +124,7 @@ class Moonshine:
         def cast(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, precision.weights)
 
-        return Made(
+        return PreparedModel(
             weights=_weights(network, device, precision),
             front_end=MoonshineFrontEnd(
                 extractor=extractor,

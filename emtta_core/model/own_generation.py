@@ -40,43 +40,43 @@ class Sequences:
 
     def greedy(self) -> Hypotheses:
         """The greedy hypothesis `(1, 1, T)`, with its entropy."""
-        made = self._generate(1, output_scores=True)
-        found = self._hypotheses(made.sequences)
-        scores = torch.stack(made.scores, 1)[0, : found.mask.shape[-1]].to(self._model.dtype)
-        entropy = torch.special.entr(scores.softmax(-1)).sum(-1)[found.mask[0, 0]].mean()
-        return Hypotheses(found.tokens, found.mask, found.ended, entropy.view(1, 1))
+        output = self._generate(1, output_scores=True)
+        hypotheses = self._hypotheses(output.sequences)
+        scores = torch.stack(output.scores, 1)[0, : hypotheses.mask.shape[-1]].to(self._model.dtype)
+        entropy = torch.special.entr(scores.softmax(-1)).sum(-1)[hypotheses.mask[0, 0]].mean()
+        return Hypotheses(hypotheses.tokens, hypotheses.mask, hypotheses.ended, entropy.view(1, 1))
 
     def beams(self, count: int) -> Hypotheses:
         """The best beams `(1, R, T)`, best first, of a search with the settings of the generation config."""
-        made = self._generate(1, num_beams=count, num_return_sequences=count)
-        return self._hypotheses(made.sequences)
+        output = self._generate(1, num_beams=count, num_return_sequences=count)
+        return self._hypotheses(output.sequences)
 
-    def grown(self, strategy: Strategy) -> Hypotheses:
+    def generate_with(self, strategy: Strategy) -> Hypotheses:
         """The sequences `(1, R, T)` whose tokens a strategy chooses, each row continuing itself."""
         steered = _Steered(strategy, self._utterance.limit, self._model.ends[0])
-        made = self._generate(strategy.rows, logits_processor=LogitsProcessorList([steered]))
-        return self._hypotheses(made.sequences)
+        output = self._generate(strategy.rows, logits_processor=LogitsProcessorList([steered]))
+        return self._hypotheses(output.sequences)
 
-    def logits(self, made: Hypotheses) -> Tensor:
+    def logits(self, hypotheses: Hypotheses) -> Tensor:
         """The policy's logits `(G, T, V)` that each token of sequences `(1, G, T)` was chosen from, with a gradient."""
-        tokens = made.tokens[0]
-        prompt, processors = self._prepared(len(tokens))
+        tokens = hypotheses.tokens[0]
+        prompt, processors = self._prepare(len(tokens))
         begin = prompt.shape[1]
         sequences = torch.cat([prompt, tokens], 1)
-        given = self._given(len(tokens), sequences[:, :-1])
+        inputs = self._inputs(len(tokens), sequences[:, :-1])
         with self._model.arithmetic():
-            raw = self._network(**given, use_cache=False).logits[:, begin - 1 :]
+            raw = self._network(**inputs, use_cache=False).logits[:, begin - 1 :]
         steps = range(tokens.shape[1])
         return torch.stack([processors(sequences[:, : begin + step], raw[:, step]) for step in steps], 1)
 
     @cached_property
     def _encoded(self) -> Any:
         encoder = self._network.get_encoder()
-        taken = inspect.signature(encoder.forward).parameters
+        accepted = inspect.signature(encoder.forward).parameters
         with torch.set_grad_enabled(self._graph), self._model.arithmetic():
-            return encoder(**{name: tensor for name, tensor in self._utterance.inputs.items() if name in taken})
+            return encoder(**{name: tensor for name, tensor in self._utterance.inputs.items() if name in accepted})
 
-    def _given(self, rows: int, tokens: Tensor | None = None) -> dict[str, Any]:
+    def _inputs(self, rows: int, tokens: Tensor | None = None) -> dict[str, Any]:
         # The network's inputs for this many sequences, for generation, or with their tokens `(rows, L)`, for scoring.
         inputs = {
             name: tensor.repeat(rows, *[1] * (tensor.dim() - 1)) for name, tensor in self._utterance.inputs.items()
@@ -93,30 +93,30 @@ class Sequences:
 
     def _generate(self, rows: int, **settings: Any) -> Any:
         with torch.no_grad(), self._model.arithmetic(), warnings_off():
-            return self._own(
-                **self._given(rows), max_new_tokens=self._utterance.limit, return_dict_in_generate=True, **settings
+            return self._network_generate(
+                **self._inputs(rows), max_new_tokens=self._utterance.limit, return_dict_in_generate=True, **settings
             )
 
-    def _prepared(self, rows: int) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    def _prepare(self, rows: int) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
         # The beginning of this many sequences, and the processors of their logits, as prepared by generation.
-        caught: list[Any] = []
+        captured: list[Any] = []
 
-        def catch(_: Any, input_ids: Tensor, logits_processor: Any = None, **__: Any) -> Tensor:
-            caught.extend((input_ids, logits_processor))
+        def capture(_: Any, input_ids: Tensor, logits_processor: Any = None, **__: Any) -> Tensor:
+            captured.extend((input_ids, logits_processor))
             return input_ids
 
         with torch.no_grad(), warnings_off():
-            self._own(**self._given(rows), max_new_tokens=self._utterance.limit, custom_generate=catch)
-        return caught[0], caught[1]
+            self._network_generate(**self._inputs(rows), max_new_tokens=self._utterance.limit, custom_generate=capture)
+        return captured[0], captured[1]
 
     @property
-    def _own(self) -> Callable[..., Any]:
+    def _network_generate(self) -> Callable[..., Any]:
         # Whisper's own generate() removes the prompt and the end token from its result; its base class does not.
         if self._network.config.model_type == "whisper":
             bound: Callable[..., Any] = GenerationMixin.generate.__get__(self._network)
             return bound
-        own: Callable[..., Any] = self._network.generate
-        return own
+        generate: Callable[..., Any] = self._network.generate
+        return generate
 
     def _hypotheses(self, sequences: Tensor) -> Hypotheses:
         # The part of whole sequences `(R, P + T)` after the prompt, up to and including the first end token.
@@ -138,14 +138,14 @@ class Frames:
         self._model, self._utterance = model, utterance
 
     @cached_property
-    def _heard(self) -> Tensor:
+    def _frame_logits(self) -> Tensor:
         with self._model.arithmetic():
             logits: Tensor = self._model.network(**self._utterance.inputs).logits
         return logits.to(self._model.dtype)
 
     def greedy(self) -> Hypotheses:
         """The most probable class of each frame, `(1, 1, T)`, with their mean entropy."""
-        logits = self._heard.detach()
+        logits = self._frame_logits.detach()
         entropy = torch.special.entr(logits.softmax(-1)).sum(-1).mean()
         tokens = logits.argmax(-1).unsqueeze(1)
         ended = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
@@ -153,7 +153,7 @@ class Frames:
 
     def logits(self, _: Hypotheses) -> Tensor:
         """The logits `(1, T, V)` of all frames, with a gradient."""
-        return self._heard
+        return self._frame_logits
 
 
 class _Steered(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
@@ -184,11 +184,11 @@ def _repeated(outputs: Any, rows: int, *, detach: bool) -> Any:
             return value
         return (value.detach() if detach else value).repeat_interleave(rows, 0)
 
-    found: ModelOutput = type(outputs)(**{name: each(value) for name, value in outputs.items()})
-    return found
+    repeated: ModelOutput = type(outputs)(**{name: each(value) for name, value in outputs.items()})
+    return repeated
 
 
-def hear(model: TransformersModel, waveform: Any, language: str) -> Utterance:
+def encode(model: TransformersModel, waveform: Any, language: str) -> Utterance:
     """Compute what stays the same throughout an utterance's episode from its waveform `(N,)`."""
     inputs = model.front_end(waveform, device=model.device, dtype=model.dtype)
     prompt = model.prompt.rows([language], model.device).long()

@@ -77,7 +77,7 @@ class DecodingPolicy:
         )
 
     @property
-    def beginnings(self) -> int:
+    def first_tokens(self) -> int:
         """How many tokens may begin a sequence."""
         return int((self.first_bias == 0).sum())
 
@@ -102,9 +102,9 @@ class DecodingPolicy:
 
     def max_tokens(self, seconds: float, language: str, prompt_length: int) -> int:
         """The maximum number of tokens of a sequence, including the end token, for `seconds` in a language."""
-        most = tokens_per_second(language) if self.tokens_per_second is None else self.tokens_per_second
-        wanted = math.ceil(most * seconds) + TOKENS_MARGIN
-        return max(1, min(wanted, self.max_target_positions - prompt_length))
+        rate = tokens_per_second(language) if self.tokens_per_second is None else self.tokens_per_second
+        count = math.ceil(rate * seconds) + TOKENS_MARGIN
+        return max(1, min(count, self.max_target_positions - prompt_length))
 
 
 def _tokens(generation: Any, setting: str, vocabulary: int) -> list[int]:
@@ -126,7 +126,7 @@ MULTILINGUAL = 51_865
 """A Whisper whose config does not say is multilingual if it has at least this many tokens; English-only ones have one
 fewer. Source: `is_multilingual` in https://github.com/openai/whisper/blob/main/whisper/model.py."""
 
-STANDS_FOR: Mapping[str, str] = {"yue": "zh"}
+SUBSTITUTES: Mapping[str, str] = {"yue": "zh"}
 """The language used for one that a model has no token for: Cantonese has one since Whisper's large-v3, and was Chinese
 before. Source: https://github.com/openai/whisper/blob/main/whisper/tokenizer.py."""
 
@@ -207,7 +207,7 @@ class Prompt:
         return len(next(iter(self.tokens.values())))
 
     def rows(self, languages: Sequence[str], device: torch.device) -> Tensor:
-        """The prompts `(B, P)` of B utterances in `languages`; see `STANDS_FOR`.
+        """The prompts `(B, P)` of B utterances in `languages`; see `SUBSTITUTES`.
 
         Raises:
             UsageError: for a language that the model does not know; lists those that it does.
@@ -234,12 +234,12 @@ class Prompt:
     def _tokens_of(self, language: str) -> tuple[int, ...]:
         if ANY_LANGUAGE in self.tokens:
             return self.tokens[ANY_LANGUAGE]
-        known = language if language in self.tokens else STANDS_FOR.get(language, language)
+        known = language if language in self.tokens else SUBSTITUTES.get(language, language)
         if known not in self.tokens:
-            raise self._foreign(language)
+            raise self._unknown_language(language)
         return self.tokens[known]
 
-    def _foreign(self, language: str) -> UsageError:
+    def _unknown_language(self, language: str) -> UsageError:
         if len(self.tokens) > 1:
             return unknown("language", language, self.languages)
         return UsageError(

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import EncoderInput, Made, Parts, read_network
-from emtta_core.model.model_files import refuse_lacking
+from emtta_core.model.family import EncoderInput, Parts, PreparedModel, read_network
+from emtta_core.model.model_files import check_complete
 from emtta_core.model.policy import DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, prepare
 
@@ -74,8 +74,8 @@ class Speech2TextFrontEnd:
 
     def features(self, waveform: NDArray[np.floating[Any]], *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Compute the features `(frames, M)` of a waveform."""
-        made = self.extractor(np.asarray(waveform, np.float32), sampling_rate=self.sample_rate)["input_features"][0]
-        return torch.from_numpy(np.ascontiguousarray(made)).to(device, dtype)
+        features = self.extractor(np.asarray(waveform, np.float32), sampling_rate=self.sample_rate)["input_features"][0]
+        return torch.from_numpy(np.ascontiguousarray(features)).to(device, dtype)
 
     def stem(self, features: Tensor) -> Tensor:
         """The input of the encoder's layers, `(S, d)`, for features `(frames, M)`."""
@@ -105,12 +105,12 @@ class Speech2Text:
             Speech2TextTokenizer,
         )
 
-        refuse_lacking(folder)
+        check_complete(folder)
         network = read_network(Speech2TextForConditionalGeneration, folder)
         extractor = Speech2TextFeatureExtractor.from_pretrained(folder)
         return Parts(network, extractor, Speech2TextTokenizer.from_pretrained(folder))
 
-    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> PreparedModel:
         """Prepare a model."""
         network, extractor, tokenizer = parts.network, parts.extractor, parts.tokenizer
         config = network.config
@@ -125,7 +125,7 @@ class Speech2Text:
         first = int(config.pad_token_id) + 1
         longest = config.max_source_positions // 2 ** len(convolutions)
         policy = DecodingPolicy.of(network.generation_config, config, device=device, dtype=precision.sums)
-        return Made(
+        return PreparedModel(
             weights=prepare(
                 network,
                 device=device,
@@ -171,11 +171,11 @@ def _check(name: str, config: Any, extractor: Any, tokenizer: Any) -> None:
     Raises:
         ModelError: naming the parts and their sizes.
     """
-    wanted = config.input_feat_per_channel * config.input_channels
-    if extractor.num_mel_bins != wanted:
+    expected = config.input_feat_per_channel * config.input_channels
+    if extractor.num_mel_bins != expected:
         raise ModelError(
             f"model {name!r}: its feature extractor returns {extractor.num_mel_bins} mel bins but its encoder takes "
-            f"{wanted}"
+            f"{expected}"
         )
     if extractor.dither:
         raise ModelError(

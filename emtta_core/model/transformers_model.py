@@ -22,7 +22,7 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError, UsageError
 from emtta_core.model.family import Parts, read_network
-from emtta_core.model.model_files import NO_DETECTION, TRANSFORMERS, Layout, kinds, refuse_lacking
+from emtta_core.model.model_files import NO_DETECTION, TRANSFORMERS, Layout, check_complete, kinds
 from emtta_core.model.policy import ANY_LANGUAGE, MULTILINGUAL, DecodingPolicy, Prompt
 from emtta_core.model.speech_model import Model
 from emtta_core.model.weights import Precision
@@ -33,7 +33,7 @@ INSTRUCTION = "Transcribe the speech."
 NORM = re.compile(r"\w*(?:LayerNorm|RMSNorm)\w*")
 """The classes whose weights are adapted."""
 
-UNFIT = {
+UNSUPPORTED = {
     **dict.fromkeys(
         ("canary", "cohere_asr", "seamless_m4t", "seamless_m4t_v2"), "its processor makes its prompt, by language"
     ),
@@ -50,7 +50,7 @@ UNFIT = {
 class TransformersModel(Model):
     """A model on the generic path. An episode holds its `lock`, as it adapts the network in place."""
 
-    front_end: "Listener"
+    front_end: "ProcessorFrontEnd"
     network: Any  # transformers' own, in eval mode
     layout: Layout
     norms: dict[str, torch.nn.Parameter]  # weights and biases of LayerNorms and RMSNorms, in the order of modules
@@ -118,7 +118,7 @@ _FEATURES = {"feature_extractor", "feature_projection"}
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ProcessorFrontEnd:
     """Computes a network's inputs from a waveform with the model's own processor."""
 
     processor: Any  # a feature extractor; for a decoder-only model, the processor
@@ -134,14 +134,14 @@ class Listener:
         """Compute the network's inputs for a mono waveform, each with a leading batch axis."""
         signal = np.asarray(waveform, np.float32)
         if self.request is not None:
-            made = self.processor(
+            features = self.processor(
                 text=self.request, audio=[signal], sampling_rate=self.sample_rate, return_tensors="pt"
             )
         elif hasattr(self.processor, "apply_transcription_request"):
-            made = self.processor.apply_transcription_request(signal)
+            features = self.processor.apply_transcription_request(signal)
         else:
-            made = self.processor(signal, sampling_rate=self.sample_rate, return_tensors="pt")
-        tensors = {name: torch.as_tensor(value) for name, value in made.items() if name in self.accepted}
+            features = self.processor(signal, sampling_rate=self.sample_rate, return_tensors="pt")
+        tensors = {name: torch.as_tensor(value) for name, value in features.items() if name in self.accepted}
         return {
             name: tensor.to(device, dtype if tensor.is_floating_point() else None) for name, tensor in tensors.items()
         }
@@ -163,10 +163,10 @@ def layout_of(model_type: str, name: str) -> Layout:
     """
     from transformers.models.auto import modeling_auto as auto
 
-    if model_type in UNFIT:
+    if model_type in UNSUPPORTED:
         raise ModelError(
             f"model {name!r} is of the kind {model_type!r}, which the generic path does not support: "
-            f"{UNFIT[model_type]}; use another model, or write a family for the kind (docs/models.md)"
+            f"{UNSUPPORTED[model_type]}; use another model, or write a family for the kind (docs/models.md)"
         )
     if model_type in auto.MODEL_FOR_CTC_MAPPING_NAMES:
         return "ctc"
@@ -191,7 +191,7 @@ def read(folder: Path, layout: Layout, model_type: str) -> Parts:
     """
     import transformers
 
-    refuse_lacking(folder)
+    check_complete(folder)
     kind = {
         "ctc": transformers.AutoModelForCTC,
         "encoder-decoder": transformers.AutoModelForSpeechSeq2Seq,
@@ -238,13 +238,13 @@ def make(
     for parameter in (*norms.values(), *_features(network).values()):
         parameter.data = parameter.data.to(precision.sums)  # adapted values would be rounded
     vocabulary = int(config.get_text_config(decoder=True).vocab_size)
-    generation = None if layout == "ctc" else _settled(name, network)
+    generation = None if layout == "ctc" else _generation_config(name, network)
     ends = (int(config.pad_token_id or 0),) if generation is None else tuple(generation.eos_token_id)
     suppressed = [[], []] if generation is None else [generation.suppress_tokens, generation.begin_suppress_tokens]
     return TransformersModel(
         name=name,
         digest=digest,
-        front_end=_listener(name, parts, layout),
+        front_end=_front_end(name, parts, layout),
         policy=_policy(config, ends[0], vocabulary, suppressed, device, precision.sums),
         prompt=_prompt(network, generation, parts.tokenizer, layout),
         tokenizer=parts.tokenizer,
@@ -258,7 +258,7 @@ def make(
 
 
 def _features(network: Any) -> dict[str, torch.nn.Parameter]:
-    return {name: found for name, found in network.named_parameters() if not _FEATURES.isdisjoint(name.split("."))}
+    return {name: value for name, value in network.named_parameters() if not _FEATURES.isdisjoint(name.split("."))}
 
 
 def _norms(network: Any) -> dict[str, torch.nn.Parameter]:
@@ -270,7 +270,7 @@ def _norms(network: Any) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def _settled(name: str, network: Any) -> Any:
+def _generation_config(name: str, network: Any) -> Any:
     # The generation config without the settings that methods determine: how many sequences, and how they are chosen.
     generation = network.generation_config
     ends = generation.eos_token_id
@@ -285,21 +285,21 @@ def _settled(name: str, network: Any) -> Any:
     for setting in ("temperature", "top_k", "top_p", "min_p", "typical_p", "max_length", "max_new_tokens", "max_time"):
         setattr(generation, setting, None)
     # The audio placeholder is not text; if generated, it would be taken for audio when its sequence is scored.
-    place = getattr(network.config, "audio_token_id", getattr(network.config, "audio_token_index", None))
-    if place is not None:
-        generation.suppress_tokens = sorted({int(place), *(generation.suppress_tokens or [])})
+    audio_token = getattr(network.config, "audio_token_id", getattr(network.config, "audio_token_index", None))
+    if audio_token is not None:
+        generation.suppress_tokens = sorted({int(audio_token), *(generation.suppress_tokens or [])})
     generation.do_sample, generation.num_beams, generation.num_return_sequences = False, 1, 1
     return generation
 
 
-def _listener(name: str, parts: Parts, layout: Layout) -> Listener:
+def _front_end(name: str, parts: Parts, layout: Layout) -> ProcessorFrontEnd:
     processor = parts.extractor
     extractor = getattr(processor, "feature_extractor", getattr(processor, "audio_processor", processor))
     if layout == "decoder" and extractor is processor:
         raise ModelError(f"model {name!r} takes no audio: its processor has no audio features; use one that has")
     rate = getattr(extractor, "sampling_rate", None)
     accepted = frozenset(inspect.signature(parts.network.forward).parameters)
-    return Listener(
+    return ProcessorFrontEnd(
         processor=processor,
         request=_request(processor) if layout == "decoder" else None,
         accepted=accepted,
@@ -316,11 +316,11 @@ def _request(processor: Any) -> str | None:
         return None
     if not getattr(processor, "chat_template", None):
         return f"{token}{INSTRUCTION}"
-    said: Any = [{"type": "audio", "audio": ""}, {"type": "text", "text": INSTRUCTION}]
-    text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
+    content: Any = [{"type": "audio", "audio": ""}, {"type": "text", "text": INSTRUCTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     if token not in text:  # text-only templates
-        said = f"{token}{INSTRUCTION}"
-        text = processor.apply_chat_template([{"role": "user", "content": said}], add_generation_prompt=True)
+        content = f"{token}{INSTRUCTION}"
+        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return str(text)
 
 
@@ -330,11 +330,11 @@ def _shortest(network: Any) -> int:
     frames = getattr(encoder, "_get_feat_extract_output_lengths", None)
     if frames is None or encoder.main_input_name != "input_values":
         return 1
-    few, enough = 0, 16_000
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if int(frames(torch.tensor(middle))) >= 1 else (middle, enough)
-    return enough
+    low, high = 0, 16_000
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if int(frames(torch.tensor(middle))) >= 1 else (middle, high)
+    return high
 
 
 def _policy(
@@ -361,8 +361,8 @@ def _prompt(network: Any, generation: Any, tokenizer: Any, layout: Layout) -> Ow
 def _plain(value: Any) -> Any:
     # Without information on where files came from and how they were stored.
     if isinstance(value, dict):
-        strange = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "_commit_hash"}
-        return {str(key): _plain(item) for key, item in value.items() if key not in strange}
+        excluded = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "_commit_hash"}
+        return {str(key): _plain(item) for key, item in value.items() if key not in excluded}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)

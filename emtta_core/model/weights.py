@@ -12,7 +12,7 @@ from torch import Tensor
 
 from emtta_core.errors import ModelError, UsageError, unknown
 
-_turns = threading.RLock()
+_lock = threading.RLock()
 """Held by the thread whose arithmetic settings torch currently has."""
 
 
@@ -38,7 +38,7 @@ class Precision:
         if device.type != "cuda":
             yield
             return
-        with _turns:
+        with _lock:
             # Not `allow_tf32`: torch refuses to read it in a program that has set TF32 with `fp32_precision`.
             backends: Any = torch.backends  # its attributes are created lazily, so the types lack them
             matmul, convolution = backends.cuda.matmul, backends.cudnn.conv
@@ -154,8 +154,8 @@ class Weights:
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield every tensor in a fixed order."""
-        alone = (self.embedding, self.decoder_positions, self.head, self.norms, self.frequencies)
-        yield from (tensor for tensor in alone if tensor is not None)
+        single = (self.embedding, self.decoder_positions, self.head, self.norms, self.frequencies)
+        yield from (tensor for tensor in single if tensor is not None)
         for encoder_layer in self.encoder_layers:
             yield from _block_tensors(encoder_layer.attention, encoder_layer.feed_forward)
         for layer in self.decoder_layers:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emtta_core.errors import ModelError
-from emtta_core.model.family import EncoderInput, Made, Parts, read_network
-from emtta_core.model.model_files import refuse_lacking
+from emtta_core.model.family import EncoderInput, Parts, PreparedModel, read_network
+from emtta_core.model.model_files import check_complete
 from emtta_core.model.policy import MULTILINGUAL, DecodingPolicy, Prompt
 from emtta_core.model.weights import Precision, prepare
 
@@ -121,7 +121,7 @@ class Whisper:
         """Read a model's files."""
         from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
-        refuse_lacking(folder)
+        check_complete(folder)
         network = read_network(
             WhisperForConditionalGeneration, folder, computed=[SINUSOIDS], attn_implementation="sdpa"
         )
@@ -130,7 +130,7 @@ class Whisper:
         _refuse_wordless(folder, network, tokenizer)
         return Parts(network, extractor, tokenizer)
 
-    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> Made:
+    def make(self, name: str, parts: Parts, *, device: torch.device, precision: Precision) -> PreparedModel:
         """Prepare a model."""
         network, tokenizer = parts.network, parts.tokenizer
         config, generation = network.config, network.generation_config
@@ -143,7 +143,7 @@ class Whisper:
         def cast(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, precision.weights)
 
-        return Made(
+        return PreparedModel(
             weights=prepare(network, device=device, precision=precision),
             front_end=WhisperFrontEnd(
                 mel=mel,

@@ -34,28 +34,30 @@ def adapt(adapter: Adapter, rows: Iterable[PreparedRow], choice: ModelChoice) ->
     if choice.language == "detect":
         adapter.model.prompt.common()
     for chunk in _chunks(rows):
-        foreign = _foreign_languages(adapter.model, chunk) if choice.language == "corpus" else {}
-        begun = [_begin(row, adapter.model, choice, foreign) for row in chunk]
-        lost = [outcome for outcome in begun if isinstance(outcome, Outcome)]
-        if lost:
-            yield lost
-        yield from _adapt(adapter, [going for going in begun if isinstance(going, Going)])
+        unknown = _unknown_languages(adapter.model, chunk) if choice.language == "corpus" else {}
+        started = [_begin(row, adapter.model, choice, unknown) for row in chunk]
+        failed = [outcome for outcome in started if isinstance(outcome, Outcome)]
+        if failed:
+            yield failed
+        yield from _adapt(adapter, [utterance for utterance in started if isinstance(utterance, OpenUtterance)])
 
 
-def begin(row: PreparedRow, model: Model, choice: ModelChoice) -> "Going | Outcome":
+def begin(row: PreparedRow, model: Model, choice: ModelChoice) -> "OpenUtterance | Outcome":
     """Return an utterance ready for adaptation, or the outcome that says why it cannot be adapted to.
 
     Raises:
         MemoryError: as for `adapt`.
     """
-    return _begin(row, model, choice, _foreign_languages(model, [row]) if choice.language == "corpus" else {})
+    return _begin(row, model, choice, _unknown_languages(model, [row]) if choice.language == "corpus" else {})
 
 
-def _begin(row: PreparedRow, model: Model, choice: ModelChoice, foreign: Mapping[str, UsageError]) -> "Going | Outcome":
+def _begin(
+    row: PreparedRow, model: Model, choice: ModelChoice, unknown: Mapping[str, UsageError]
+) -> "OpenUtterance | Outcome":
     try:
-        if row.language in foreign:
-            raise foreign[row.language]
-        return Going(row, _waveform(row), model, choice)
+        if row.language in unknown:
+            raise unknown[row.language]
+        return OpenUtterance(row, _waveform(row), model, choice)
     except (AudioError, UsageError) as error:
         return Outcome(row, str(error))
     except Exception as error:
@@ -71,14 +73,14 @@ def check_languages(model: Model, rows: Iterable[PreparedRow]) -> None:
     Raises:
         UsageError: the model knows none of the languages.
     """
-    foreign: dict[str, UsageError] = {}
+    unknown: dict[str, UsageError] = {}
     for row in rows:
-        if row.language not in foreign:
-            foreign |= _foreign_languages(model, [row])
-        if row.language not in foreign:
+        if row.language not in unknown:
+            unknown |= _unknown_languages(model, [row])
+        if row.language not in unknown:
             return
-    if foreign:
-        raise next(iter(foreign.values()))
+    if unknown:
+        raise next(iter(unknown.values()))
 
 
 def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
@@ -94,7 +96,7 @@ def _chunks(rows: Iterable[PreparedRow]) -> Iterator[list[PreparedRow]]:
         yield chunk
 
 
-class Going:
+class OpenUtterance:
     """An utterance whose windows are being adapted to."""
 
     def __init__(self, row: PreparedRow, waveform: Waveform, model: Model, choice: ModelChoice):
@@ -115,7 +117,7 @@ class Going:
             detected = detect_language(model, check_waveform(first, model))
             self.language, self._probability = detected.language, detected.probability
 
-    def take(self, result: AdaptationResult) -> None:
+    def add_result(self, result: AdaptationResult) -> None:
         """Take the result of a window."""
         self.waiting.remove(result.utterance_id)
         self._results[result.utterance_id] = result
@@ -126,36 +128,38 @@ class Going:
             WindowResult(window, self.language, self._probability, self._results.get(window.id))
             for window in self.windows
         )
-        shown = windows if len(windows) > 1 or self._probability is not None else ()
-        return Outcome(self.row, join(self.row.utterance_id, windows), shown)
+        reported = windows if len(windows) > 1 or self._probability is not None else ()
+        return Outcome(self.row, join(self.row.utterance_id, windows), reported)
 
 
-def _adapt(adapter: Adapter, going: Sequence[Going]) -> Iterator[list[Outcome]]:
-    windows = {window.id: (owner, window) for owner in going for window in owner.windows if not window.silent}
+def _adapt(adapter: Adapter, utterances: Sequence[OpenUtterance]) -> Iterator[list[Outcome]]:
+    windows = {
+        window.id: (utterance, window) for utterance in utterances for window in utterance.windows if not window.silent
+    }
     for results in _results(adapter, windows):
         for result in results:
-            windows[result.utterance_id][0].take(result)
-        touched = dict.fromkeys(windows[result.utterance_id][0] for result in results)
-        done = [owner.outcome() for owner in touched if not owner.waiting]
+            windows[result.utterance_id][0].add_result(result)
+        updated = dict.fromkeys(windows[result.utterance_id][0] for result in results)
+        done = [utterance.outcome() for utterance in updated if not utterance.waiting]
         if done:
             yield done
 
 
-def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
+def _results(adapter: Adapter, windows: Mapping[str, tuple[OpenUtterance, Window]]) -> Iterator[list[AdaptationResult]]:
     # If a library fails on a batch, the window at fault is unknown: the remaining windows are adapted one by one, and
     # one that fails again gets the reason as its result. A window's result does not depend on the rest of its batch.
-    left = dict(windows)
+    remaining = dict(windows)
     try:
-        for results in _batches(adapter, left):
+        for results in _batches(adapter, remaining):
             for result in results:
-                del left[result.utterance_id]
+                del remaining[result.utterance_id]
             yield results
         return
     except Exception as error:
         if is_fatal(error):
             raise
-        log.warning("a batch failed; retrying its %d windows one by one", len(left), exc_info=True)
-    for name, window in left.items():
+        log.warning("a batch failed; retrying its %d windows one by one", len(remaining), exc_info=True)
+    for name, window in remaining.items():
         try:
             yield from _batches(adapter, {name: window})
         except Exception as error:
@@ -166,23 +170,23 @@ def _results(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> I
             yield [AdaptationResult(name, "", "", math.nan, math.nan, (), 0.0, error=reason)]
 
 
-def _batches(adapter: Adapter, windows: Mapping[str, tuple[Going, Window]]) -> Iterator[list[AdaptationResult]]:
+def _batches(adapter: Adapter, windows: Mapping[str, tuple[OpenUtterance, Window]]) -> Iterator[list[AdaptationResult]]:
     return adapter.batches(
         [window.waveform for _, window in windows.values()],
-        language=[owner.language for owner, _ in windows.values()],
+        language=[utterance.language for utterance, _ in windows.values()],
         utterance_ids=list(windows),
     )
 
 
-def _foreign_languages(model: Model, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
+def _unknown_languages(model: Model, rows: Sequence[PreparedRow]) -> dict[str, UsageError]:
     # The languages of `rows` that the model does not know, with its error for each.
-    foreign = {}
+    unknown = {}
     for language in sorted({row.language for row in rows}):
         try:
             model.prompt.rows([language], model.device)
         except UsageError as error:
-            foreign[language] = error
-    return foreign
+            unknown[language] = error
+    return unknown
 
 
 def _waveform(row: PreparedRow) -> Waveform:

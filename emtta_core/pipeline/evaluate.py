@@ -126,7 +126,7 @@ def _evaluate(
     # 3) adapt and score, a shard at a time
     shards = itertools.count()
 
-    def keep(shard: Shard) -> None:
+    def store_shard(shard: Shard) -> None:
         job.check_lease(store)
         write_shard(store, attempt, next(shards), shard)
         tally = tally_shard(shard)
@@ -136,14 +136,14 @@ def _evaluate(
             raise InterruptedRunError("the run was asked to stop; finished utterances are kept")
 
     waiting: Iterable[PreparedRow] = (row for row in store.read_prepared(corpus) if row.utterance_id not in done)
-    for again in range(runtime.retry_on_error, -1, -1):  # utterances in error are retried after all others
-        held: list[PreparedRow] = []
+    for retries_left in range(runtime.retry_on_error, -1, -1):  # utterances in error are retried after all others
+        retried: list[PreparedRow] = []
         for outcomes in adapt(adapter, waiting, job.model):
-            kept = [outcome for outcome in outcomes if not (again and outcome.is_error)]
-            held += [outcome.row for outcome in outcomes if again and outcome.is_error]
-            if kept:
-                keep(make_shard(cell, attempt.number, kept, job.scorer))
-        waiting = held
+            final = [outcome for outcome in outcomes if not (retries_left and outcome.is_error)]
+            retried += [outcome.row for outcome in outcomes if retries_left and outcome.is_error]
+            if final:
+                store_shard(make_shard(cell, attempt.number, final, job.scorer))
+        waiting = retried
     # 4) the cell fails if too many utterances are in error
     check_errors(runtime, attempt)
 
@@ -162,13 +162,13 @@ def check_errors(runtime: Runtime, attempt: Attempt) -> None:
     cell = attempt.cell
     errors = attempt.done.errors + attempt.reused.errors
     if too_many(runtime.fail_on_error, errors, cell):
-        of_how_many = (
+        extent = (
             f"all {errors} utterances are in error"
             if errors == cell.utterances
             else f"{errors} of {cell.utterances} utterances are in error, and fail_on_error is {runtime.fail_on_error}"
         )
         raise TooManyErrorsError(
-            f"{of_how_many}; the report `failures` gives the reasons; they are retried when the run is resumed"
+            f"{extent}; the report `failures` gives the reasons; they are retried when the run is resumed"
         )
 
 

@@ -15,7 +15,7 @@ from emtta_core.corpora.registry import Corpus
 from emtta_core.errors import EmttaError, ModelError
 from emtta_core.hub import UnreachableHubError, endpoint
 from emtta_core.model import hub_model
-from emtta_core.model.model_files import TRANSFORMERS, folder_of, refuse_lacking
+from emtta_core.model.model_files import TRANSFORMERS, check_complete, folder_of
 from emtta_core.pipeline.plan import content_digest, corpus_id
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
@@ -32,7 +32,7 @@ def locate(suite: Suite) -> Suite:
     find = cache(_located)
     return suite.model_copy(
         update={
-            "domains": tuple(_settled(domain, find(domain.corpus)) for domain in suite.domains),
+            "domains": tuple(_with_locations(domain, find(domain.corpus)) for domain in suite.domains),
             "model": _pinned(suite.model),
         }
     )
@@ -57,7 +57,7 @@ def _located(corpus: Corpus) -> Corpus:
         return corpus
 
 
-def _settled(domain: Domain, corpus: Corpus) -> Domain:
+def _with_locations(domain: Domain, corpus: Corpus) -> Domain:
     # A domain with the locations found for its corpus and noise recording.
     corruption = domain.corruption
     if isinstance(corruption, NoiseFile):
@@ -69,7 +69,7 @@ NOISE = "https://github.com/microsoft/MS-SNSD"
 """Where the noise recordings can be downloaded."""
 
 
-TRIED = 3
+MAX_PROBED = 3
 """Recordings of a corpus to try reading before it is reported as available."""
 
 
@@ -94,7 +94,7 @@ class Need:
         """Whether it is neither here nor can be fetched."""
         return self.availability.state == "missing"
 
-    def but_missing(self, reason: str) -> "Need":
+    def as_missing(self, reason: str) -> "Need":
         """A copy that is missing for this reason."""
         return replace(self, availability=replace(self.availability, state="missing", size=None, error=reason))
 
@@ -140,18 +140,18 @@ def _corpora(suite: Suite, store: Store | None) -> Iterator[Need]:
 
 def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
     # The need with its corpus's utterances counted, unless counting would fetch the corpus.
-    to_be_fetched = need.availability.state == "to fetch"
-    if need.is_missing or (to_be_fetched and getattr(corpus, "max_seconds", None)):
+    to_fetch_first = need.availability.state == "to fetch"
+    if need.is_missing or (to_fetch_first and getattr(corpus, "max_seconds", None)):
         return need
     try:
         counted = corpus.count(limit)
-        streamed = isinstance(corpus, Hosted) and to_be_fetched and corpus.is_streamed(limit)
+        streamed = isinstance(corpus, Hosted) and to_fetch_first and corpus.is_streamed(limit)
     except EmttaError as error:
-        return need.but_missing(str(error))
+        return need.as_missing(str(error))
     if counted.utterances:
-        fault = None if to_be_fetched else _fault(corpus)
+        fault = None if to_fetch_first else _fault(corpus)
         if fault is not None:
-            return need.but_missing(f"none of the first recordings of {need.availability.what} can be read: {fault}")
+            return need.as_missing(f"none of the first recordings of {need.availability.what} can be read: {fault}")
         return replace(
             need,
             utterances=counted.utterances,
@@ -161,13 +161,13 @@ def _counted(need: Need, corpus: Corpus, limit: int | None) -> Need:
             streamed=streamed,
         )
     short_enough = " that is short enough" if counted.left_out else ""
-    return need.but_missing(f"{need.availability.what} has no utterance{short_enough}")
+    return need.as_missing(f"{need.availability.what} has no utterance{short_enough}")
 
 
 def _fault(corpus: Corpus) -> str | None:
     # Why none of the first recordings of a corpus can be read; None if any can.
     reason = None
-    for utterance in islice(corpus.read_all(TRIED), TRIED):
+    for utterance in islice(corpus.read_all(MAX_PROBED), MAX_PROBED):
         try:
             utterance.read()
         except EmttaError as error:
@@ -224,22 +224,22 @@ def _model(choice: ModelChoice) -> Need:
         folder = folder_of(choice.name)
         if folder is not None:
             if readable:
-                refuse_lacking(hub_model.base_of(folder) or folder)
+                check_complete(hub_model.base_of(folder) or folder)
             return Need("model", Availability(what, "here", str(folder), licence), ())
         try:
-            offered = hub_model.offer(choice.name, choice.revision)
+            offered = hub_model.find_download(choice.name, choice.revision)
             offered.refuse_full_disk()
         except UnreachableHubError:
             known = hub_model.folder_of_commit(choice.name, choice.revision)
             if known is None:
                 raise
             if readable:
-                refuse_lacking(known)
+                check_complete(known)
             return Need("model", Availability(what, "here", str(known), licence), ())
         state: State = "to fetch" if offered.missing else "here"
         fetched = hub_model.folder_of_commit(choice.name, offered.repository.revision) if state == "here" else None
         if fetched is not None and readable:
-            refuse_lacking(fetched)
+            check_complete(fetched)
     except EmttaError as error:
         where = endpoint() if folder is None else choice.name
         return Need("model", Availability(what, "missing", where, licence, error=str(error)), ())

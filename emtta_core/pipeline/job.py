@@ -160,7 +160,7 @@ class Attempt:
             cell_id=self.cell.cell_id,
             attempt=self.number,
             group=self.cell.group,
-            state=_ending(error),
+            state=_final_state(error),
             planned=self.cell.utterances,
             done=self.done.utterances,
             reused=self.reused.utterances,
@@ -201,8 +201,8 @@ def fail_cell(
     else:
         if attempt is None:
             progress(AttemptBegun(cell.name, number))
-        lost = Attempt(cell, key, number, device, reused=reused)
-        record_failure(store, lost, lost.row(error), progress)
+        unrecorded = Attempt(cell, key, number, device, reused=reused)
+        record_failure(store, unrecorded, unrecorded.row(error), progress)
 
 
 def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Listener) -> None:
@@ -215,30 +215,30 @@ def record_failure(store: Store, attempt: Attempt, row: CellRow, progress: Liste
     progress(CellFinished(cell.name, row.done + row.reused, row.errors, None, row.seconds, row.error))
 
 
-class Begun:
+class AttemptTracker:
     """Tracks, from a job's events, which attempts at its cells have begun and which cells have ended."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._attempts: dict[str, int] = {}
-        self._ended: set[str] = set()
+        self._finished: set[str] = set()
 
-    def hear(self, event: object) -> None:
+    def observe(self, event: object) -> None:
         """Take an event."""
         if isinstance(event, AttemptBegun):
             self._attempts[event.cell] = event.attempt
         elif isinstance(event, CellFinished):
-            self._ended.add(event.cell)
+            self._finished.add(event.cell)
 
     @property
-    def untold(self) -> list[Cell]:
+    def unreported(self) -> list[Cell]:
         """The cells whose end has not been reported."""
-        return [cell for cell in self._job.cells if cell.name not in self._ended]
+        return [cell for cell in self._job.cells if cell.name not in self._finished]
 
     def fail(self, store: Store, error: BaseException, progress: Listener, device: str) -> None:
         """Record the unfinished attempts as failed; if none has begun, one at the first unfinished cell."""
-        left = [cell for cell in self.untold if cell.name in self._attempts] or self.untold[:1]
-        for cell in left:
+        unfinished = [cell for cell in self.unreported if cell.name in self._attempts] or self.unreported[:1]
+        for cell in unfinished:
             number = self._attempts.get(cell.name)
             fail_cell(cell, store, self._job.run_id, error, progress, attempt=number, device=device)
 
@@ -257,7 +257,7 @@ def _log_unrecorded(cell: Cell, error: StoreError) -> None:
     log.error("the failed attempt at %s could not be recorded: %s", cell.name, error)
 
 
-def _ending(error: BaseException | None) -> str:
+def _final_state(error: BaseException | None) -> str:
     # The final state of an attempt that ended with this exception, or with none.
     if error is None:
         return COMPLETE

@@ -61,11 +61,11 @@ def split(utterance_id: str, waveform: Waveform, longest: int, long_audio: Liter
     """Return the windows of an utterance: one, unless it is to be cut and has more than `longest` samples."""
     if long_audio == "refuse" or len(waveform) <= longest or not _sounds(waveform):
         return [Window(utterance_id, 1, 0, waveform)]
-    found = []
-    for number, place in enumerate(windows_of(waveform, longest), 1):
-        piece = waveform[place]
-        found.append(Window(f"{utterance_id}\0{number}", number, place.start, piece, silent=not _sounds(piece)))
-    return found
+    windows = []
+    for number, span in enumerate(windows_of(waveform, longest), 1):
+        piece = waveform[span]
+        windows.append(Window(f"{utterance_id}\0{number}", number, span.start, piece, silent=not _sounds(piece)))
+    return windows
 
 
 def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult:
@@ -85,7 +85,7 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
         if window.result is not None and window.result.error is not None
     ]
     # A gap in the transcript would count as deletions, so one lost window puts the whole utterance in error.
-    lost = bool(errors)
+    failed = bool(errors)
     text = _joined([part.hypothesis for part in parts])
     # An empty window among others is a pause, not a collapse.
     flagged: set[Flag] = {flag for part in parts for flag in part.flags if flag != "collapsed" or part.hypothesis}
@@ -93,18 +93,18 @@ def join(utterance_id: str, windows: Sequence[WindowResult]) -> AdaptationResult
         flagged.add("collapsed")
     return AdaptationResult(
         utterance_id=utterance_id,
-        hypothesis="" if lost else text or "",
+        hypothesis="" if failed else text or "",
         source_hypothesis=_joined([part.source_hypothesis for part in parts]) or "",
         entropy_before=_number(_mean([(part.entropy_before, part.source_tokens) for part in parts])),
         entropy_after=_number(_mean([(part.entropy_after, part.greedy_tokens) for part in parts])),
         trace=_trace([part.trace for part in parts]),
         seconds=sum(part.seconds for part in parts),
         updates=max(part.updates for part in parts),
-        tokens=None if lost else sum(part.tokens or 0 for part in parts),
-        source_tokens=None if lost else sum(part.source_tokens or 0 for part in parts),
-        greedy_tokens=None if lost else sum(part.greedy_tokens or 0 for part in parts),
+        tokens=None if failed else sum(part.tokens or 0 for part in parts),
+        source_tokens=None if failed else sum(part.source_tokens or 0 for part in parts),
+        greedy_tokens=None if failed else sum(part.greedy_tokens or 0 for part in parts),
         error="; ".join(errors) or None,
-        flags=() if lost else tuple(flag for flag in get_args(Flag) if flag in flagged),
+        flags=() if failed else tuple(flag for flag in get_args(Flag) if flag in flagged),
     )
 
 
@@ -123,24 +123,24 @@ def _trace(traces: Sequence[Sequence[StepRecord]]) -> tuple[StepRecord, ...]:
     return tuple(_state(step, traces) for step in range(max(len(trace) for trace in traces)))
 
 
-_OF_STATE = ("step", "hypothesis", "entropy", "tokens")
-_OF_UPDATE = tuple(field.name for field in fields(StepRecord) if field.name not in _OF_STATE)
+_STATE_FIELDS = ("step", "hypothesis", "entropy", "tokens")
+_UPDATE_FIELDS = tuple(field.name for field in fields(StepRecord) if field.name not in _STATE_FIELDS)
 
 
 def _state(step: int, traces: Sequence[Sequence[StepRecord]]) -> StepRecord:
-    there = [trace[min(step, len(trace) - 1)] for trace in traces]
-    updated = [record for record in there if record.step == step and record.loss is not None]
+    records = [trace[min(step, len(trace) - 1)] for trace in traces]
+    updated = [record for record in records if record.step == step and record.loss is not None]
 
-    known = all(record.tokens is not None for record in there)
+    known = all(record.tokens is not None for record in records)
     numbers = {
-        name: _mean([(getattr(record, name), record.candidate_tokens) for record in updated]) for name in _OF_UPDATE
+        name: _mean([(getattr(record, name), record.candidate_tokens) for record in updated]) for name in _UPDATE_FIELDS
     }
     numbers["candidate_tokens"] = sum(record.candidate_tokens or 0 for record in updated) if updated else None
     return StepRecord(
         step=step,
-        hypothesis=_joined([record.hypothesis for record in there]),
-        entropy=_mean([(record.entropy, record.tokens) for record in there]) if known else None,
-        tokens=sum(record.tokens or 0 for record in there) if known else None,
+        hypothesis=_joined([record.hypothesis for record in records]),
+        entropy=_mean([(record.entropy, record.tokens) for record in records]) if known else None,
+        tokens=sum(record.tokens or 0 for record in records) if known else None,
         **numbers,
     )
 

@@ -39,8 +39,8 @@ def cache_digest(folder: Path, digest: str) -> None:
         state = _state(folder)
         newest = max((modified for _, _, modified in state["files"]), default=0)
         if cache.is_settled(newest):
-            place = str(folder.resolve())
-            cache.save(KIND, place, {"folder": place, "of": state, "digest": digest})
+            key = str(folder.resolve())
+            cache.save(KIND, key, {"folder": key, "of": state, "digest": digest})
 
 
 def _state(folder: Path) -> dict[str, Any]:
@@ -68,11 +68,11 @@ def digest_of(choice: ModelChoice) -> str:
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
     # The code of a plug-in family may change, and so may the base model of an adapter.
-    usual = choice.family is None and hub_model.base_of(folder) is None
-    found = cached_digest(folder) if usual else None
+    cachable = choice.family is None and hub_model.base_of(folder) is None
+    found = cached_digest(folder) if cachable else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
-        if usual:
+        if cachable:
             cache_digest(folder, found)
     return found
 
@@ -107,16 +107,16 @@ def check_path(suite: Suite) -> None:
             ctc.check(suite.model.name, choice.method())
 
 
-def model_to_fetch(choice: ModelChoice) -> hub_model.Offer | None:
+def model_to_fetch(choice: ModelChoice) -> hub_model.Download | None:
     """What would be fetched for a suite's model; None if nothing would be, or the hub does not answer.
 
     Raises:
         ModelError: there is no such model.
     """
-    if folder_of(choice.name) is not None or hub_model.is_here(choice.name, choice.revision):
+    if folder_of(choice.name) is not None or hub_model.is_cached(choice.name, choice.revision):
         return None
     try:
-        found = hub_model.offer(choice.name, choice.revision)
+        found = hub_model.find_download(choice.name, choice.revision)
     except UnreachableHubError:
         return None  # fetching it reports the error
     return found if found.missing else None

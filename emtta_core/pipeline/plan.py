@@ -61,7 +61,7 @@ class Cell:
 PREPARE_VERSION = 4
 """Incremented whenever the same corpus and corruption would be prepared as different samples or rows."""
 
-FED = ("family", "language", "long_audio", "tokens_per_second")
+INPUT_SETTINGS = ("family", "language", "long_audio", "tokens_per_second")
 """The settings of how speech is fed to a model; part of a recipe's identity."""
 
 
@@ -96,10 +96,10 @@ class Plan:
         return (*fail, *samples(self.cells), *others)
 
 
-def _domains_by_text(said: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _domains_by_text(notes: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     # Each text once, with the domains it applies to, in words.
     found: dict[str, list[str]] = {}
-    for domain, text in said:
+    for domain, text in notes:
         found.setdefault(text, []).append(domain)
     return [(text, f"domain{'s' * (len(names) > 1)} {', '.join(names)}") for text, names in found.items()]
 
@@ -159,16 +159,16 @@ def cells_of(domain: Domain, suite: Suite, model_digest: str, audio: Mapping[str
     `audio` holds, by name, that of the domain and of the domains that precede it in a stream.
     """
     corpora = {name: found.corpus_id for name, found in audio.items()}
-    own = audio[domain.name]
+    own_audio = audio[domain.name]
 
     def cell(choice: MethodChoice, seed: int | None, seeds: int) -> Cell:
         recipe = recipe_of(suite, choice, seed, domain, model_digest, corpora)
-        of_audio = (own.corpus_id, recipe, own.utterances, own.sample)
-        identity = cell_id(recipe, own.corpus_id)
-        return Cell(domain.name, domain.group, choice.name, identity, *of_audio, seed, seeds)
+        audio_fields = (own_audio.corpus_id, recipe, own_audio.utterances, own_audio.sample)
+        identity = cell_id(recipe, own_audio.corpus_id)
+        return Cell(domain.name, domain.group, choice.name, identity, *audio_fields, seed, seeds)
 
-    of_methods = [(choice, suite.seeds_of(choice)) for choice in suite.methods]
-    return [cell(choice, seed, len(seeds)) for choice, seeds in of_methods for seed in seeds]
+    choices = [(choice, suite.seeds_of(choice)) for choice in suite.methods]
+    return [cell(choice, seed, len(seeds)) for choice, seeds in choices for seed in seeds]
 
 
 def recipe_of(
@@ -191,10 +191,10 @@ def recipe_of(
     if stream is None:
         return recipe
     names = [other.name for other in stream.arranged(suite.domains)] if stream.crosses else [domain.name]
-    place = names.index(domain.name)
-    heard = names if stream.order == "mixed" else names[: place + 1]
-    before = [corpora[name] for name in heard]
-    return digest({"recipe": recipe, "stream": stream.identity(), "corpora": before, "place": place})
+    index = names.index(domain.name)
+    preceding = names if stream.order == "mixed" else names[: index + 1]
+    corpus_ids = [corpora[name] for name in preceding]
+    return digest({"recipe": recipe, "stream": stream.identity(), "corpora": corpus_ids, "place": index})
 
 
 def plan_id_of(cells: Sequence[Cell]) -> str:
@@ -287,7 +287,7 @@ def utterance_key(recipe: str, row: PreparedRow) -> str:
 
 def recipe_id(method: Method, options: Options, model: ModelChoice, model_digest: str) -> str:
     """The identity of the processing of each utterance: the method, its options, the model and how it is fed."""
-    fed = with_token_rate(model)
+    rated = with_token_rate(model)
     return digest(
         {
             "algorithm_version": ALGORITHM_VERSION,
@@ -295,6 +295,6 @@ def recipe_id(method: Method, options: Options, model: ModelChoice, model_digest
             "precision": model.precision,
             "method": method.identity(),
             "options": {option: getattr(options, option) for option in method.options},
-            "fed": {name: getattr(fed, name) for name in FED},
+            "fed": {name: getattr(rated, name) for name in INPUT_SETTINGS},
         }
     )

@@ -64,9 +64,9 @@ def prepare_domain(
     """
     started = time.perf_counter()
     with _locks[f"{store.location}/{corpus_id}"]:
-        there = store.prepared(corpus_id)
-        if there is not None and not (retry_errors and there.errors):
-            return Prepared(there, reused=True, seconds=time.perf_counter() - started)
+        existing = store.prepared(corpus_id)
+        if existing is not None and not (retry_errors and existing.errors):
+            return Prepared(existing, reused=True, seconds=time.perf_counter() - started)
         _refuse_changed(domain, corpus_id, limit)
         shards = utterances = 0
         errors: list[str] = []
@@ -77,7 +77,7 @@ def prepare_domain(
         left_out = domain.corpus.count(limit).left_out
         if left_out:
             log.info("%s: %d utterances are longer than max_seconds and are left out", domain.name, left_out)
-        made = store.finish_prepared(
+        corpus = store.finish_prepared(
             corpus_id,
             shards=shards,
             utterances=utterances,
@@ -85,15 +85,15 @@ def prepare_domain(
             errors=len(errors),
             first_error=next(iter(errors), None),
         )
-        return Prepared(made, reused=False, seconds=time.perf_counter() - started)
+        return Prepared(corpus, reused=False, seconds=time.perf_counter() - started)
 
 
 def _refuse_changed(domain: Domain, planned: str, limit: int | None) -> None:
     # Refuse a corpus other than the planned one: its audio would be stored under the wrong identity.
     if planned.startswith(UNAVAILABLE):
-        now = audio_of(domain, limit, content_digest, lambda corpus: corpus.count(limit))
-        if now.error is not None:
-            raise now.error
+        current = audio_of(domain, limit, content_digest, lambda corpus: corpus.count(limit))
+        if current.error is not None:
+            raise current.error
         raise UsageError(
             f"the corpus of domain {domain.name!r} was not available when the run was planned, and is now; "
             "a rerun plans the domain again and continues"

@@ -14,7 +14,7 @@ from emtta_core.store import Catalogue, Store
 COLUMNS = ("id", "text", "domain")
 """Columns of the file; the last is needed if an id means different utterances in different domains."""
 
-NAMED = 5
+MAX_LISTED = 5
 """The most utterances that a message names."""
 
 _UTTERANCES = "SELECT DISTINCT domain, utterance_id FROM utterances WHERE run_id = $run_id ORDER BY ALL"
@@ -37,32 +37,32 @@ def read_references(path: Path, store: Store, run_id: str, *, partial: bool = Fa
     domains: dict[str, list[str]] = defaultdict(list)
     for domain, utterance_id in rows:
         domains[str(utterance_id)].append(str(domain))
-    found: dict[tuple[str, str], str] = {}
-    for place, row in _rows(path):
-        of = [row["domain"]] if row.get("domain") else domains.get(row["id"], [])
-        if not of or of[0] not in domains.get(row["id"], []):
+    references: dict[tuple[str, str], str] = {}
+    for location, row in _rows(path):
+        targets = [row["domain"]] if row.get("domain") else domains.get(row["id"], [])
+        if not targets or targets[0] not in domains.get(row["id"], []):
             where = f" in domain {row['domain']!r}" if row.get("domain") else ""
             raise UsageError(
-                f"{path}, {place}: the run {run_id!r} has no utterance {row['id']!r}{where}; "
+                f"{path}, {location}: the run {run_id!r} has no utterance {row['id']!r}{where}; "
                 f"`{store.command('sql', 'SELECT domain, utterance_id FROM utterances')}` lists them"
             )
         if not row["text"].strip():
-            raise UsageError(f"{path}, {place}: the text of utterance {row['id']!r} is empty; give its transcript")
-        for domain in of:
+            raise UsageError(f"{path}, {location}: the text of utterance {row['id']!r} is empty; give its transcript")
+        for domain in targets:
             key = domain, row["id"]
-            if found.get(key, row["text"]) != row["text"]:
+            if references.get(key, row["text"]) != row["text"]:
                 raise UsageError(
-                    f"{path}, {place}: utterance {row['id']!r} has two different texts; leave one of them out"
+                    f"{path}, {location}: utterance {row['id']!r} has two different texts; leave one of them out"
                 )
-            found[key] = row["text"]
-    lacking = [f"{domain}/{utterance}" for domain, utterance in rows if (domain, utterance) not in found]
-    if lacking and not partial:
-        more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+            references[key] = row["text"]
+    missing = [f"{domain}/{utterance}" for domain, utterance in rows if (domain, utterance) not in references]
+    if missing and not partial:
+        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         raise UsageError(
-            f"{path} lacks {len(lacking)} of {len(rows)} utterances of the run {run_id!r}: {', '.join(lacking[:NAMED])}"
-            f"{more}; add them, or let them keep their transcripts with --partial"
+            f"{path} lacks {len(missing)} of {len(rows)} utterances of the run {run_id!r}: "
+            f"{', '.join(missing[:MAX_LISTED])}{more}; add them, or let them keep their transcripts with --partial"
         )
-    return found
+    return references
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -98,13 +98,13 @@ def _object(path: Path, number: int, line: str) -> object:
         raise UsageError(f"{path}, line {number}: not valid JSON ({error})") from error
 
 
-def _checked(path: Path, place: str, row: object) -> Mapping[str, str]:
+def _checked(path: Path, location: str, row: object) -> Mapping[str, str]:
     if (
         not isinstance(row, dict)
         or not {"id", "text"} <= row.keys() <= set(COLUMNS)
         or not all(isinstance(value, str) for value in row.values())
     ):
         raise UsageError(
-            f"{path}, {place}: {row!r} must have id and text, both strings, and may have only domain besides"
+            f"{path}, {location}: {row!r} must have id and text, both strings, and may have only domain besides"
         )
     return row

@@ -22,7 +22,7 @@ from emtta_core.errors import StoreError
 from emtta_core.pipeline.run_results import has_results, settle_results
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import ScorerError, scorer
-from emtta_core.scoring.wer import Heard, score_all
+from emtta_core.scoring.wer import Transcription, score_all
 from emtta_core.store import Catalogue, RescoreRow, Store
 from emtta_core.store.lease import Lease, lease
 
@@ -34,7 +34,7 @@ SHARD = 50_000
 CHUNK = 1_000
 """Utterances given to a process at once."""
 
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 _STATES = """
     SELECT domain, language, normalizer, count(*) AS utterances
@@ -123,23 +123,23 @@ def rescore(
             ((hypotheses,),) = catalogue.query(_HYPOTHESES, {"run_id": run_id}).rows
         corrected = {(str(domain), str(utterance)): str(text) for domain, utterance, text in found}
         corrected |= references or {}
-        wanted = list(scorers) or list(dict.fromkeys([*suite_scorers, *sorted(known)]))
-        for name in wanted:
+        names = list(scorers) or list(dict.fromkeys([*suite_scorers, *sorted(known)]))
+        for name in names:
             scorer(name)
-        made = Rescoring()
+        rescoring = Rescoring()
         writer = _Writer(store, run_id, store.rescorings(run_id) + 1)
         with _pool(min(workers, max(1, hypotheses // CHUNK))) as pool:
             try:
-                for name in wanted:
-                    _rescore_by(name, writer, corrected, pool, made)
+                for name in names:
+                    _rescore_by(name, writer, corrected, pool, rescoring)
             except ScorerError:
                 store.backend.remove(writer.files)  # a partial scoring is meaningless
                 raise
-        for name in wanted:
+        for name in names:
             update_statistics(store, run_id, name)
     with Catalogue(store, runs=[run_id]) as catalogue:
         settle_results(catalogue, run_id)
-    return made
+    return rescoring
 
 
 def settle_figures(
@@ -154,13 +154,13 @@ def settle_figures(
         show: called afterwards with a catalogue of the run whose rows are in memory.
     """
     try:
-        _tried_twice(lambda: _settle(store, run_id, held, show))
+        _retry_once(lambda: _settle(store, run_id, held, show))
     except Exception:
         text = "the figures of run %s could not be computed; all its rows are stored; compute the figures with: %s"
         log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
 
 
-def _tried_twice(compute: Callable[[], _Answer]) -> _Answer:
+def _retry_once(compute: Callable[[], _Result]) -> _Result:
     # A fault of the store may be temporary; figures are computed from stored rows, so they can be computed again.
     try:
         return compute()
@@ -183,7 +183,7 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
     found: dict[str, str] = {}
     for name in store.run(run_id).scorers:
         try:
-            found[name] = _tried_twice(partial(_settle_statistics, catalogue, run_id, name))
+            found[name] = _retry_once(partial(_settle_statistics, catalogue, run_id, name))
         except Exception:
             found[name] = "failed"
             text = "the statistics of run %s by %s could not be computed; compute them with: %s"
@@ -194,8 +194,8 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
             rescore(store, run_id, unscored, held=held)
             return True  # it has written the results as well
         except Exception as error:
-            again = store.command("score", run_id)
-            log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, again)
+            command = store.command("score", run_id)
+            log.warning("run %s could not be scored as its suite says: %s; score it with: %s", run_id, error, command)
     return set(found.values()) == {"settled"}
 
 
@@ -214,7 +214,7 @@ class _Domain:
     """The utterances of a domain to rescore."""
 
     name: str
-    utterances: Sequence[tuple[tuple[str, str, int], Heard]]  # each with its method, cell identity and attempt
+    utterances: Sequence[tuple[tuple[str, str, int], Transcription]]  # each with its method, cell identity and attempt
     scores: Iterable[dict[str, Any]]  # one per utterance, in order
 
 
@@ -227,7 +227,7 @@ class _Writer:
         self._rows: list[RescoreRow] = []
 
     def add(self, domain: _Domain, corrected: Mapping[Key, str]) -> None:
-        for ((method, cell_id, attempt), heard), columns in zip(domain.utterances, domain.scores, strict=True):
+        for ((method, cell_id, attempt), transcription), columns in zip(domain.utterances, domain.scores, strict=True):
             self._rows.append(
                 RescoreRow(
                     **columns,
@@ -235,9 +235,9 @@ class _Writer:
                     method=method,
                     cell_id=cell_id,
                     attempt=attempt,
-                    utterance_id=heard.utterance_id,
+                    utterance_id=transcription.utterance_id,
                     scoring=self.scoring,
-                    reference=corrected.get((domain.name, heard.utterance_id)),
+                    reference=corrected.get((domain.name, transcription.utterance_id)),
                 )
             )
         if len(self._rows) >= SHARD:
@@ -250,24 +250,24 @@ class _Writer:
 
 
 def _rescore_by(
-    name: str, writer: _Writer, corrected: Mapping[Key, str], pool: Executor | None, made: Rescoring
+    name: str, writer: _Writer, corrected: Mapping[Key, str], pool: Executor | None, rescoring: Rescoring
 ) -> None:
     with Catalogue(writer.store, runs=[writer.run_id], scorer=name) as catalogue:
         states = _states(catalogue, writer.run_id)
     stale = {domain for domain, language, normalizer, _ in states if _is_stale(name, language, normalizer)}
     stale |= {domain for domain, _ in corrected}
     domains = [domain for domain in dict.fromkeys(state[0] for state in states) if domain in stale]
-    made.scored[name] = 0
+    rescoring.scored[name] = 0
     # A domain is written once the next has been begun, so that other processes score the next meanwhile.
-    for domain, _ in pairwise(chain(_begun(name, writer, domains, corrected, pool), [None])):
+    for domain, _ in pairwise(chain(_start_scoring(name, writer, domains, corrected, pool), [None])):
         assert domain is not None
         writer.add(domain, corrected)
-        made.scored[name] += len(domain.utterances)
+        rescoring.scored[name] += len(domain.utterances)
     writer.flush()
-    made.kept[name] = sum(count for *_, count in states) - made.scored[name]
+    rescoring.kept[name] = sum(count for *_, count in states) - rescoring.scored[name]
 
 
-def _begun(
+def _start_scoring(
     name: str, writer: _Writer, domains: Sequence[str], corrected: Mapping[Key, str], pool: Executor | None
 ) -> Iterator[_Domain]:
     with Catalogue(writer.store, runs=[writer.run_id], scorer=name) as catalogue:
@@ -278,8 +278,10 @@ def _begun(
             for method, cell_id, attempt, utterance_id, language, reference, hypothesis, steps, normalizer in rows:
                 text = corrected.get((domain, utterance_id), reference)
                 if text != reference or _is_stale(name, language, normalizer):
-                    todo.append(((method, cell_id, attempt), Heard(utterance_id, language, text, hypothesis, steps)))
-            yield _Domain(domain, todo, _scored([heard for _, heard in todo], name, pool))
+                    todo.append(
+                        ((method, cell_id, attempt), Transcription(utterance_id, language, text, hypothesis, steps))
+                    )
+            yield _Domain(domain, todo, _scored([transcription for _, transcription in todo], name, pool))
 
 
 def _states(catalogue: Catalogue, run_id: str) -> list[tuple[Any, ...]]:
@@ -308,7 +310,7 @@ def _end_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _scored(utterances: Sequence[Heard], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:
+def _scored(utterances: Sequence[Transcription], name: str, pool: Executor | None) -> Iterable[dict[str, Any]]:
     # A pool begins at once; without one, scores are computed as they are requested.
     chunks = [utterances[start : start + CHUNK] for start in range(0, len(utterances), CHUNK)]
     by = repeat(name)

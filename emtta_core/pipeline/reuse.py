@@ -14,9 +14,9 @@ from typing import get_args
 from emtta_core.adaptation.options import Trace
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.plan import Cell, utterance_key
-from emtta_core.pipeline.run import Run, as_now, is_recorded, load_run
-from emtta_core.pipeline.selection import works_of
-from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states, has_begun
+from emtta_core.pipeline.run import Run, is_recorded, load_run, with_current_settings
+from emtta_core.pipeline.selection import work_units_of
+from emtta_core.pipeline.state import MISSING, PARTIAL, CellState, cell_states, has_started
 from emtta_core.store import COMPLETE, LinkRow, Store
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.suite import parse_suite
@@ -93,7 +93,7 @@ class Expected:
     """The progress of a run's cells, now and once results are reused."""
 
     now: tuple[CellState, ...]  # the progress of each cell, in order
-    found: Reusable = field(default_factory=dict)  # what each cell would reuse from other runs
+    reusable: Reusable = field(default_factory=dict)  # what each cell would reuse from other runs
     recorded: bool = False  # whether the store has the run
     # Whether single utterances of other runs may match, which is known only once the audio is prepared.
     may_grow: bool = False
@@ -101,12 +101,12 @@ class Expected:
     @property
     def states(self) -> tuple[CellState, ...]:
         """The progress of each cell once it reuses the results found."""
-        return tuple(_with_reused(state, len(self.found.get(state.cell, ()))) for state in self.now)
+        return tuple(_with_reused(state, len(self.reusable.get(state.cell, ()))) for state in self.now)
 
     def sources(self, cells: Collection[Cell]) -> list[str]:
         """The runs whose results these cells would reuse."""
-        taken = (result for cell, results in self.found.items() if cell in cells for result in results.values())
-        return list(dict.fromkeys(result.source_run for result in taken))
+        reused = (result for cell, results in self.reusable.items() if cell in cells for result in results.values())
+        return list(dict.fromkeys(result.source_run for result in reused))
 
 
 def expected(run: Run, store: Store | None) -> Expected:
@@ -124,7 +124,7 @@ def expected(run: Run, store: Store | None) -> Expected:
     recorded = is_recorded(run, store)
     if recorded:
         now |= {state.cell: state for state in cell_states(store, run.run_id) if state.cell in now}
-        run = as_now(load_run(store, run.run_id), run.suite.runtime, run.suite.model)
+        run = with_current_settings(load_run(store, run.run_id), run.suite.runtime, run.suite.model)
     reuse = Reuse(store, run, [state.cell for state in now.values() if state.missing])
     return Expected(tuple(now.values()), reuse.of_cells(), recorded, reuse.may_have_more)
 
@@ -132,8 +132,8 @@ def expected(run: Run, store: Store | None) -> Expected:
 def _with_reused(state: CellState, count: int) -> CellState:
     if not count:
         return state
-    whole = COMPLETE if count == state.missing and not state.in_error else PARTIAL
-    return replace(state, state=whole, done=state.done + count, reused=state.reused + count)
+    new_state = COMPLETE if count == state.missing and not state.in_error else PARTIAL
+    return replace(state, state=new_state, done=state.done + count, reused=state.reused + count)
 
 
 class Reuse:
@@ -164,7 +164,7 @@ class Reuse:
     def of_cells(self) -> Reusable:
         """Results of other runs for identical cells."""
         cells = [cell for cell in self._cells if cell.cell_id in self._same]
-        return self._whole_streams(self._find(self.runs, cells, {})) if cells else {}
+        return self._complete_streams_only(self._find(self.runs, cells, {})) if cells else {}
 
     def shares(self, cell: Cell) -> bool:
         """Whether a cell reuses results."""
@@ -178,8 +178,8 @@ class Reuse:
         episodic = {choice.name for choice in self._run.suite.methods if self._run.suite.stream_of(choice) is None}
         cells = [cell for cell in cells if cell in self._cells and cell.method in episodic]
         corpus = self._store.prepared(cells[0].corpus_id) if cells else None
-        own = [self._run.run_id] if has_begun(self._store, self._run.run_id) else []
-        if corpus is None or not (self.runs or own):
+        own_run = [self._run.run_id] if has_started(self._store, self._run.run_id) else []
+        if corpus is None or not (self.runs or own_run):
             return {}
         keys: dict[str, list[Cell]] = defaultdict(list)
         metadata: dict[str, str] = {}
@@ -189,7 +189,7 @@ class Reuse:
                 keys[utterance_key(cell.recipe_id, row)].append(cell)
         return {
             cell: {name: replace(result, metadata=metadata[name]) for name, result in results.items()}
-            for cell, results in self._find([*self.runs, *own], [], keys).items()
+            for cell, results in self._find([*self.runs, *own_run], [], keys).items()
         }
 
     def link(self, found: Reusable) -> None:
@@ -224,12 +224,12 @@ class Reuse:
                         found[cell].setdefault(result.utterance_id, result)
         return found
 
-    def _whole_streams(self, found: Reusable) -> Reusable:
+    def _complete_streams_only(self, found: Reusable) -> Reusable:
         # A stream reuses results only for all of its missing utterances; otherwise it resumes where this run left it.
-        suite, wanted = self._run.suite, set(self._cells)
-        for work in works_of(suite, self._run.cells):
+        suite, missing = self._run.suite, set(self._cells)
+        for work in work_units_of(suite, self._run.cells):
             if suite.stream_of(suite.method(work[0].method)) is not None and any(
-                len(found.get(cell, ())) < cell.utterances for cell in wanted.intersection(work)
+                len(found.get(cell, ())) < cell.utterances for cell in missing.intersection(work)
             ):
                 found = {cell: results for cell, results in found.items() if cell not in work}
         return found
@@ -242,11 +242,11 @@ class Reuse:
 
     def _has_traces(self, run_id: str, suite_toml: str) -> bool:
         try:
-            there = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
+            trace = parse_suite(suite_toml, origin=f"the suite of run {run_id}").runtime.trace
         except EmttaError as error:
             log.warning("no result of the run %s is reused, as its suite cannot be read: %s", run_id, error)
             return False
-        return _TRACES.index(there) >= _TRACES.index(self._run.suite.runtime.trace)
+        return _TRACES.index(trace) >= _TRACES.index(self._run.suite.runtime.trace)
 
 
 def _link(cell: Cell, result: Result) -> LinkRow:

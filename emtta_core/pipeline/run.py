@@ -20,7 +20,7 @@ import numpy as np
 from emtta_core.adaptation import ALGORITHM_VERSION
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.inventory import locate
-from emtta_core.pipeline.plan import FED, Cell, Plan, cells_of, plan, plan_audio, plan_id_of, recipe_of
+from emtta_core.pipeline.plan import INPUT_SETTINGS, Cell, Plan, cells_of, plan, plan_audio, plan_id_of, recipe_of
 from emtta_core.pipeline.state import cell_states, planned_cells
 from emtta_core.scoring import scorer
 from emtta_core.store import COMPLETE, PlanRow, RunRow, Store
@@ -96,11 +96,11 @@ def record(run: Run, store: Store) -> None:
     for name in run.suite.scorers:
         scorer(name)  # refused before anything is recorded
     if is_recorded(run, store):
-        begun = load_run(store, run.run_id)
-        continued = _continued(begun, run)
-        if continued is not None and continued.cells != begun.cells:
+        recorded = load_run(store, run.run_id)
+        continued = _continued(recorded, run)
+        if continued is not None and continued.cells != recorded.cells:
             replace_plan(continued, store)
-        if begun.suite.scored_as(run.suite) != begun.suite:
+        if recorded.suite.scored_as(run.suite) != recorded.suite:
             change_scoring(run, store)
         return
     with lease(store, run.run_id):  # of two suites with one run id, the second is refused, so they never mix
@@ -137,7 +137,7 @@ def load_run(store: Store, run_id: str) -> Run:
     return Run(run_id, suite, Plan(row.plan_id, row.model_digest, planned_cells(store, run_id)))
 
 
-def find_begun(run: Run, store: Store) -> Run:
+def find_started(run: Run, store: Store) -> Run:
     """Give a run without a chosen id the id under which it was begun while some of its audio was missing.
 
     The earlier plan differed, and so did its id. If there is no such run, the run is returned unchanged.
@@ -155,7 +155,7 @@ def find_begun(run: Run, store: Store) -> Run:
     return run
 
 
-def plan_anew(run: Run, domains: Collection[str]) -> Run:
+def replan(run: Run, domains: Collection[str]) -> Run:
     """Replan domains of a recorded run with the audio and transcripts available now.
 
     A domain whose audio is not available keeps its plan. If a stream goes through several domains, either all domains
@@ -173,13 +173,13 @@ def plan_anew(run: Run, domains: Collection[str]) -> Run:
     return _with_cells(run, suite, cells)
 
 
-def _continued(begun: Run, run: Run) -> Run | None:
+def _continued(recorded: Run, run: Run) -> Run | None:
     # A recorded run with the audio that it lacked and `run` has; None if `run` differs in more than that. The plan id
     # is derived from its cells, or is already that of `run` if `replace_plan` was interrupted.
-    if begun.plan.plan_id not in (plan_id_of(begun.cells), run.plan.plan_id):
+    if recorded.plan.plan_id not in (plan_id_of(recorded.cells), run.plan.plan_id):
         return None
-    lacking = {cell.domain for cell in begun.cells if not cell.available}
-    found = _with_cells(begun, run.suite, [cell for cell in run.cells if cell.domain in lacking and cell.available])
+    missing = {cell.domain for cell in recorded.cells if not cell.available}
+    found = _with_cells(recorded, run.suite, [cell for cell in run.cells if cell.domain in missing and cell.available])
     return found if found.plan.plan_id == run.plan.plan_id else None
 
 
@@ -215,19 +215,19 @@ def check_unchanged(store: Store, run: Run) -> None:
         )
 
 
-def as_now(run: Run, runtime: Runtime, model: ModelChoice) -> Run:
+def with_current_settings(run: Run, runtime: Runtime, model: ModelChoice) -> Run:
     """A recorded run with the runtime, device and model folder that its suite names now; the plan is unchanged."""
     planned = run.suite.model
-    kept = ("precision", *FED, *(("revision",) if model.name == planned.name else ()))
+    kept = ("precision", *INPUT_SETTINGS, *(("revision",) if model.name == planned.name else ()))
     model = model.model_copy(update={name: getattr(planned, name) for name in kept})
     runtime = runtime.model_copy(update={"reuse": run.suite.runtime.reuse})
     return replace(run, suite=run.suite.model_copy(update={"runtime": runtime, "model": model}))
 
 
 def _difference(run: Run, stored: RunRow) -> str:
-    then = parse_suite(stored.suite_toml, origin=f"the suite of run {run.run_id}").identity()
-    found = differences(then, run.suite.identity())
-    lines = [f"{path}: {there!r} there, {here!r} here" for path, there, here in found]
+    recorded = parse_suite(stored.suite_toml, origin=f"the suite of run {run.run_id}").identity()
+    found = differences(recorded, run.suite.identity())
+    lines = [f"{path}: {old!r} there, {new!r} here" for path, old, new in found]
     if stored.model_digest != run.plan.model_digest:
         lines.append(f"the model's weights: {stored.model_digest} there, {run.plan.model_digest} here")
     lines += _other_code(stored)
@@ -315,17 +315,17 @@ def _processor() -> str:
     # This processor's architecture and vector instructions, on which the last digits of float32 sums depend.
     extensions = np.show_config(mode="dicts").get("SIMD Extensions", {})  # numpy leaves out empty entries
     vectors = [*extensions.get("baseline", []), *extensions.get("found", [])]
-    held_to = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
-    return " ".join([platform.machine(), *vectors, *([f"as {held_to}"] if held_to else [])])
+    capability = os.environ.get("ATEN_CPU_CAPABILITY")  # torch's own switch
+    return " ".join([platform.machine(), *vectors, *([f"as {capability}"] if capability else [])])
 
 
 def _git_commit() -> str | None:
     # The commit of the code, followed by `+` if files were changed; None outside a checkout.
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
-        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # the checkout may be of something else
-        commit = _git(here, "rev-parse", "HEAD")
-        return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no") else "")
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # the checkout may be of something else
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -357,7 +357,7 @@ def plan_night(suite: Suite, model_digest: str, store: Store, date: str) -> Run:
 
 def baselines(store: Store, run_id: str) -> list[str]:
     """The complete runs of the same suite and model begun before a run, newest first."""
-    this, there = store.run(run_id), RunList(store).refresh().records
-    same = [row for row in there if (row["suite"], row["model"]) == (this.suite, this.model)]
-    earlier = [row for row in same if row["created_at"] <= this.created_at and row["run_id"] != run_id]
+    current, records = store.run(run_id), RunList(store).refresh().records
+    same = [row for row in records if (row["suite"], row["model"]) == (current.suite, current.model)]
+    earlier = [row for row in same if row["created_at"] <= current.created_at and row["run_id"] != run_id]
     return [str(row["run_id"]) for row in earlier if row["state"] == COMPLETE]

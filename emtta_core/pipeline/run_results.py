@@ -125,8 +125,10 @@ def settle_results(catalogue: Catalogue, run_id: str) -> None:
         catalogue.check_all_read()
         store.write_beside_log(run_id, RESULTS, text)
     except Exception:
-        again = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
-        log.warning("the results.json of run %s could not be written; write it with: %s", run_id, again, exc_info=True)
+        command = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
+        log.warning(
+            "the results.json of run %s could not be written; write it with: %s", run_id, command, exc_info=True
+        )
 
 
 def _figures(catalogue: Catalogue, run_id: str, view: View) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def compute_statistics(
         by_method.setdefault(utterance["method"], []).append(utterance)
     group_of = {item["domain"]: item["group"] for item in utterances}
     # 1) each method alone, and each pair of methods, source first
-    alone = {
+    samples = {
         method: _sample(own, [(item["errors"], item["words"]) for item in own]) for method, own in by_method.items()
     }
     paired = {
@@ -112,43 +112,43 @@ def compute_statistics(
         for a, b in combinations(sorted(by_method, key=lambda method: method != SOURCE), 2)
     }
     # 2) in each domain, the methods against the source model
-    for method, sample in alone.items():
+    for method, sample in samples.items():
         pair = paired.get((SOURCE, method))
         compared = pair.domains if pair else ()
         changes = _corrected([pair.change([name]) for name in compared] if pair else [])
-        against = dict(zip(compared, changes, strict=True))
+        changes_by_domain = dict(zip(compared, changes, strict=True))
         for name in sample.domains:
             row = _row(method, group_of[name], name, revisions, sample.rate([name]))
-            yield _compared(row, SOURCE, revisions, against[name]) if name in against else row
+            yield _compared(row, SOURCE, revisions, changes_by_domain[name]) if name in changes_by_domain else row
     # 3) in each group, each method against the preceding ones
     for group in dict.fromkeys(group for own in groups.values() for group in own):
         members = {
             method: [name for name in sample.domains if group in ("all", group_of[name])]
-            for method, sample in alone.items()
+            for method, sample in samples.items()
             if group in groups.get(method, ())
         }
-        found = {
+        differences = {
             (a, b): pair.change(members[b])
             for (a, b), pair in paired.items()
             if pair and members.get(a) and members.get(a) == members.get(b) and set(members[a]) <= set(pair.domains)
         }
-        together = dict(zip(found, _corrected(list(found.values())), strict=True))
+        corrected = dict(zip(differences, _corrected(list(differences.values())), strict=True))
         for method, names in members.items():
-            row = _row(method, group, None, revisions, alone[method].rate(names))
-            if (SOURCE, method) not in found:
+            row = _row(method, group, None, revisions, samples[method].rate(names))
+            if (SOURCE, method) not in differences:
                 yield row
-            for (a, b), change in found.items():
+            for (a, b), change in differences.items():
                 if b == method:
-                    between = together[a, b]
+                    between = corrected[a, b]
                     row_between = _compared(row, a, revisions, change)
                     yield replace(row_between, p_between=between.p, p_sign_flip_between=between.p_sign_flip)
 
 
-def _paired(a: str, of_a: Sequence[Utterance], b: str, of_b: Sequence[Utterance]) -> Sample | None:
+def _paired(a: str, utterances_a: Sequence[Utterance], b: str, utterances_b: Sequence[Utterance]) -> Sample | None:
     # The utterances that two methods share; None if there are none, or the two do not count the same words.
-    known = {(item["domain"], item["utterance_id"]): item for item in of_a}
+    known = {(item["domain"], item["utterance_id"]): item for item in utterances_a}
     pairs = []
-    for utterance in of_b:
+    for utterance in utterances_b:
         other = known.get((utterance["domain"], utterance["utterance_id"]))
         if other is None:
             continue

@@ -31,9 +31,9 @@ def select(cells: Sequence[Cell], only: Sequence[str]) -> tuple[Cell, ...]:
     return select_by_key(cells, _parse(only, CELL_FIELDS))
 
 
-def select_by_key(cells: Sequence[Cell], wanted: Mapping[str, Sequence[str]]) -> tuple[Cell, ...]:
+def select_by_key(cells: Sequence[Cell], criteria: Mapping[str, Sequence[str]]) -> tuple[Cell, ...]:
     """The cells that have one of the values of each key that has any; raises UsageError as `select` does."""
-    return tuple(_matching("cell", cells, wanted, CELL_FIELDS))
+    return tuple(_matching("cell", cells, criteria, CELL_FIELDS))
 
 
 def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
@@ -46,51 +46,51 @@ def choose_domains(suite: Suite, only: Sequence[str]) -> list[Domain]:
 
 
 def _parse(only: Sequence[str], fields: Mapping[str, str]) -> dict[str, list[str]]:
-    wanted: dict[str, list[str]] = {}
+    criteria: dict[str, list[str]] = {}
     for text in only:
         key, sign, value = text.partition("=")
         if not sign or key not in fields:
             raise UsageError(f"--only {text!r} is not of the form {' | '.join(f'{name}=…' for name in fields)}")
-        wanted.setdefault(key, []).append(value)
-    return wanted
+        criteria.setdefault(key, []).append(value)
+    return criteria
 
 
 def _matching(
-    what: str, items: Sequence[_Item], wanted: Mapping[str, Sequence[str]], fields: Mapping[str, str]
+    what: str, items: Sequence[_Item], criteria: Mapping[str, Sequence[str]], fields: Mapping[str, str]
 ) -> list[_Item]:
     found = list(items)
-    for key, values in wanted.items():
+    for key, values in criteria.items():
         known = sorted({str(getattr(item, fields[key])) for item in items})
         for value in values:
             if value not in known:
                 raise unknown(key, value, known)
         found = [item for item in found if not values or getattr(item, fields[key]) in values]
     if not found:
-        named = ", ".join(f"{key}={value}" for key, values in wanted.items() for value in values)
+        named = ", ".join(f"{key}={value}" for key, values in criteria.items() for value in values)
         raise UsageError(
             f"no {what} matches all of {named}; values of one key are alternatives, different keys must all match"
         )
     return found
 
 
-def works_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+def work_units_of(suite: Suite, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
     """The units of work: each cell by itself, or all cells of a stream through several domains, in order."""
-    works: dict[tuple[str, ...], list[Cell]] = {}
+    units: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         stream = suite.stream_of(suite.method(cell.method))
-        alone = () if stream is not None and stream.crosses else (cell.domain,)
-        works.setdefault((cell.method, cell.seed_name, *alone), []).append(cell)
-    for (method, *_), together in works.items():
+        own_domain = () if stream is not None and stream.crosses else (cell.domain,)
+        units.setdefault((cell.method, cell.seed_name, *own_domain), []).append(cell)
+    for (method, *_), together in units.items():
         stream = suite.stream_of(suite.method(method))
         if stream is not None and len(together) > 1:
-            place = {domain.name: index for index, domain in enumerate(stream.arranged(suite.domains))}
-            together.sort(key=lambda cell: place[cell.domain])
-    return [tuple(together) for together in works.values()]
+            order = {domain.name: index for index, domain in enumerate(stream.arranged(suite.domains))}
+            together.sort(key=lambda cell: order[cell.domain])
+    return [tuple(together) for together in units.values()]
 
 
-def with_whole_streams(suite: Suite, cells: Sequence[Cell], chosen: Collection[Cell]) -> set[Cell]:
+def expand_to_streams(suite: Suite, cells: Sequence[Cell], chosen: Collection[Cell]) -> set[Cell]:
     """The chosen cells of a plan, and all other cells of their streams."""
-    return {cell for work in works_of(suite, cells) if not set(work).isdisjoint(chosen) for cell in work}
+    return {cell for work in work_units_of(suite, cells) if not set(work).isdisjoint(chosen) for cell in work}
 
 
 def resume_command(run_id: str, store: str, cells: Sequence[Cell], incomplete: Sequence[Cell]) -> str:

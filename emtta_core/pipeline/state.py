@@ -73,7 +73,7 @@ class CellState:
         return self.missing + {"missing": 0, "errors": self.in_error, "all": self.done}[redo]
 
 
-def has_begun(store: Store, run_id: str) -> bool:
+def has_started(store: Store, run_id: str) -> bool:
     """Whether a run has rows of cells, including reused ones, or records of attempts."""
     return any(Snapshot.take(store.backend, [run_id], ("hypotheses", "cells", "links")).entries)
 
@@ -86,7 +86,7 @@ def cell_states(store: Store, run_id: str, catalogue: Catalogue | None = None) -
     """
     cells = planned_cells(store, run_id)
     query = "SELECT domain, method, seed, state, done, in_error, reused, wer, error FROM cells WHERE run_id = $run_id"
-    if catalogue is None and not has_begun(store, run_id):  # needs no query
+    if catalogue is None and not has_started(store, run_id):  # needs no query
         return tuple(CellState(cell, MISSING, 0, 0, 0, None, None) for cell in cells)
     with Catalogue(store, runs=[run_id]) if catalogue is None else nullcontext(catalogue) as opened:
         rows = opened.query(query, {"run_id": run_id}).rows
@@ -190,12 +190,12 @@ def run_status(store: Store, run_id: str) -> RunStatus:
         UsageError: there is no such run; the message lists the existing runs.
     """
     row = store.run(run_id)
-    works = holder(store, run_id)  # read first, so that a run ending meanwhile does not look interrupted
+    current_holder = holder(store, run_id)  # read first, so that a run ending meanwhile does not look interrupted
     states, resume = cell_states(store, run_id), store.command("rerun", run_id)
-    return RunStatus(run_id, row.suite, row.model, row.created_at, states, works, resume)
+    return RunStatus(run_id, row.suite, row.model, row.created_at, states, current_holder, resume)
 
 
-WEIGHS = ("steps", "candidates", "beams", "redraw", "early_stop", "adapt_above")
+COST_OPTIONS = ("steps", "candidates", "beams", "redraw", "early_stop", "adapt_above")
 """The options that affect the time per utterance."""
 
 
@@ -238,31 +238,31 @@ def forecast(store: Store | None, suite: Suite, todo: Mapping[Cell, int]) -> For
 
 
 def _paces(store: Store, suite: Suite, methods: Mapping[str, None]) -> dict[str, Pace]:
-    works = {name: work for name, work in _works(suite).items() if name in methods}
+    digests = {name: work for name, work in _method_digests(suite).items() if name in methods}
     query = "SELECT run_id, suite_toml FROM raw.runs WHERE model = $model ORDER BY created_at DESC"
     with Catalogue(store, tables=("runs",)) as catalogue:
         runs = catalogue.query(query, {"model": suite.model.name}).rows
     paces: dict[str, Pace] = {}
     for run_id, suite_toml in runs:
-        if len(paces) == len(works):
+        if len(paces) == len(digests):
             break
         try:
-            there = _works(parse_suite(suite_toml, origin=f"the suite of run {run_id}"))
+            others = _method_digests(parse_suite(suite_toml, origin=f"the suite of run {run_id}"))
         except EmttaError:  # from a release with other fields; try the next run
             continue
-        names = {work: name for name, work in there.items()}
-        wanted = {name: names[work] for name, work in works.items() if name not in paces and work in names}
-        found = _measured(store, run_id) if wanted else {}
-        paces |= {name: found[there] for name, there in wanted.items() if there in found}
+        names = {work: name for name, work in others.items()}
+        needed = {name: names[work] for name, work in digests.items() if name not in paces and work in names}
+        found = _measured(store, run_id) if needed else {}
+        paces |= {name: found[other] for name, other in needed.items() if other in found}
     return paces
 
 
-def _works(suite: Suite) -> dict[str, str]:
+def _method_digests(suite: Suite) -> dict[str, str]:
     # For each method of a suite, a digest of everything that affects the time per utterance.
     return {
         choice.name: recipe_id(
             replace(choice.method(), name=""),
-            Options(**{name: getattr(choice.adapted(suite.adaptation), name) for name in WEIGHS}),
+            Options(**{name: getattr(choice.adapted(suite.adaptation), name) for name in COST_OPTIONS}),
             suite.model,
             suite.model.name,
         )

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from emtta_core.adaptation.optimizer import Carried
-from emtta_core.pipeline.batches import Going
+from emtta_core.pipeline.batches import OpenUtterance
 from emtta_core.suite.stream import Stream
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class StreamItem:
     """The place of an utterance in a stream."""
 
     cell: int  # the number of its cell among those of the stream
@@ -30,22 +30,22 @@ class Place:
     position: int  # its position in the stream, from 0
 
 
-def arranged(stream: Stream, ids: Sequence[Sequence[str]]) -> list[Place]:
+def arranged(stream: Stream, ids: Sequence[Sequence[str]]) -> list[StreamItem]:
     """The utterances of a stream in stream order, given the ids of each cell's utterances in corpus order.
 
     Shuffling sorts by a digest of the seed, the cell's number and the utterance's id.
     """
-    places = [(cell, row) for cell, names in enumerate(ids) for row in range(len(names))]
+    items = [(cell, row) for cell, names in enumerate(ids) for row in range(len(names))]
 
-    def drawn(place: tuple[int, int]) -> bytes:
-        cell, row = place
+    def sort_key(item: tuple[int, int]) -> bytes:
+        cell, row = item
         return hashlib.sha256(f"{stream.seed}\0{cell}\0{ids[cell][row]}".encode()).digest()
 
     if stream.order == "shuffled":
-        places.sort(key=lambda place: (place[0], drawn(place)))
+        items.sort(key=lambda item: (item[0], sort_key(item)))
     elif stream.order == "mixed":
-        places.sort(key=drawn)
-    return [Place(*place, position) for position, place in enumerate(places)]
+        items.sort(key=sort_key)
+    return [StreamItem(*item, position) for position, item in enumerate(items)]
 
 
 GROUP, BEYOND, PATIENCE = 5, 2.0, 2
@@ -68,7 +68,7 @@ class ShiftDetector:
     recent: list[float] = field(default_factory=list)
     beyond: int = 0  # number of consecutive groups beyond the threshold
 
-    def hears_shift(self, index: float) -> bool:
+    def detects_shift(self, index: float) -> bool:
         """Take the index of the next utterance; if the stream must be reset, return True and start over."""
         if not math.isfinite(index):
             return False
@@ -92,28 +92,28 @@ class ShiftDetector:
 class Segment:
     """A segment of a stream, and its progress."""
 
-    places: Sequence[Place]
+    items: Sequence[StreamItem]
     next: int = 0  # index of the next utterance
-    settled: Carried | None = None  # what it carries to the next utterance; None: the source model
+    carried: Carried | None = None  # what it carries to the next utterance; None: the source model
     detector: ShiftDetector | None = None  # set if resets are dynamic
     reset: bool = False  # whether the stream was reset before the next utterance
-    going: Going | None = None  # the next utterance, while it is being adapted to
+    current: OpenUtterance | None = None  # the next utterance, while it is being adapted to
     state: Carried | None = None  # the state for that utterance's next window
     tries: int = 0  # number of earlier tries of that utterance
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Whether no utterance is left."""
-        return self.next >= len(self.places)
+        return self.next >= len(self.items)
 
 
-def segments_of(stream: Stream, places: Sequence[Place]) -> list[Segment]:
+def segments_of(stream: Stream, items: Sequence[StreamItem]) -> list[Segment]:
     """The segments of a stream before it begins."""
-    length = stream.every or len(places)
+    length = stream.every or len(items)
     after = stream.detects_after
     return [
-        Segment(places[begin : begin + length], detector=ShiftDetector(after) if after else None, reset=begin > 0)
-        for begin in range(0, len(places), length)
+        Segment(items[begin : begin + length], detector=ShiftDetector(after) if after else None, reset=begin > 0)
+        for begin in range(0, len(items), length)
     ]
 
 
@@ -132,8 +132,8 @@ def packed(segments: Sequence[Segment]) -> bytes:
     ]
     tensors = {"progress": torch.tensor(list(json.dumps(progress).encode()), dtype=torch.uint8)}
     for number, segment in enumerate(segments):
-        if segment.settled is not None and not segment.over:
-            tensors |= {f"{number}.{name}": getattr(segment.settled, name).cpu() for name in _PARTS}
+        if segment.carried is not None and not segment.finished:
+            tensors |= {f"{number}.{name}": getattr(segment.carried, name).cpu() for name in _PARTS}
     return save(tensors)
 
 
@@ -144,12 +144,12 @@ def unpack(content: bytes, segments: Sequence[Segment], device: torch.device) ->
         progress: list[dict[str, Any]] = json.loads(bytes(tensors["progress"].tolist()))
         if len(progress) != len(segments):
             return False
-        for number, (segment, found) in enumerate(zip(segments, progress, strict=True)):
-            own = {name: tensors.get(f"{number}.{name}") for name in _PARTS}
-            segment.next, segment.reset = found["next"], found["reset"]
-            segment.detector = None if found["detector"] is None else ShiftDetector(**found["detector"])
-            if own["parameters"] is not None:
-                segment.settled = segment.state = Carried(*(tensors[f"{number}.{name}"].to(device) for name in _PARTS))
+        for number, (segment, saved) in enumerate(zip(segments, progress, strict=True)):
+            stored = {name: tensors.get(f"{number}.{name}") for name in _PARTS}
+            segment.next, segment.reset = saved["next"], saved["reset"]
+            segment.detector = None if saved["detector"] is None else ShiftDetector(**saved["detector"])
+            if stored["parameters"] is not None:
+                segment.carried = segment.state = Carried(*(tensors[f"{number}.{name}"].to(device) for name in _PARTS))
     except (SafetensorError, ValueError, KeyError, TypeError):
         return False
     return True

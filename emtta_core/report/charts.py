@@ -23,7 +23,7 @@ from emtta_core.pipeline.run_results import Row
 from emtta_core.report import vega_to_svg
 from emtta_core.report.facts import ALL, SOURCE, Facts, interval, number, points, rate, signed_percent, verdict
 
-MOST_DOMAINS = 60
+MAX_DOMAINS = 60
 """The most domains that a chart shows: those with the largest changes."""
 
 EDGES = (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)
@@ -195,7 +195,7 @@ def shown_domains(facts: Facts) -> tuple[str, ...]:
     for (domain, _), cell in facts.cells.items():
         if cell["change"] is not None:
             changes[domain] = max(changes[domain], abs(cell["change"]))
-    largest = sorted(changes, key=lambda domain: -changes[domain])[:MOST_DOMAINS]
+    largest = sorted(changes, key=lambda domain: -changes[domain])[:MAX_DOMAINS]
     return tuple(domain for domain in facts.domains if domain in largest)
 
 
@@ -325,7 +325,7 @@ class Painter:
         if self._process.returncode or len(pictures) != len(charts):
             reason = (complaints.strip().splitlines() or [f"exit code {self._process.returncode}"])[-1]
             raise EmttaError(f"the charts of the page cannot be drawn: {reason}")
-        return [_element(json.loads(picture), chart) for picture, chart in zip(pictures, charts, strict=True)]
+        return [_element(json.loads(drawn), chart) for drawn, chart in zip(pictures, charts, strict=True)]
 
 
 def _element(svg: str, chart: Chart) -> str:

@@ -13,7 +13,7 @@ from emtta_core.errors import EmttaError
 from emtta_core.scoring import word_errors
 from emtta_core.store import Catalogue, Store
 
-EACH_WAY = 10
+MAX_PER_DIRECTION = 10
 """The number of improved utterances, and of worsened ones, that a page shows for each method."""
 
 _LARGEST_CHANGES = """
@@ -43,8 +43,8 @@ class Piece:
     """A run of words in an alignment."""
 
     kind: str  # `same`, `substituted`, `missing` from the hypothesis, or `added` in the hypothesis
-    said: str  # the words of the reference; empty if it has none
-    heard: str  # the words of the hypothesis; empty if it has none or they equal `said`
+    reference: str  # the words of the reference; empty if it has none
+    hypothesis: str  # the words of the hypothesis; empty if it has none or they equal `reference`
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def find_examples(catalogue: Catalogue, run_id: str, methods: Iterable[str]) -> 
     Errors are compared with those of the unadapted model on the same utterance, so a run without `source` has examples
     too.
     """
-    rows = catalogue.query(_LARGEST_CHANGES, {"run": run_id, "most": EACH_WAY}).records
+    rows = catalogue.query(_LARGEST_CHANGES, {"run": run_id, "most": MAX_PER_DIRECTION}).records
     found = []
     for method in methods:
         of_method = [row for row in rows if row["method"] == method]
@@ -132,12 +132,12 @@ def word_differences(reference: str, hypothesis: str) -> tuple[Piece, ...]:
     if not reference:
         return (Piece("added", "", hypothesis),) if hypothesis else ()
     aligned = jiwer.process_words(reference, hypothesis)
-    said, heard = aligned.references[0], aligned.hypotheses[0]
+    reference_words, hypothesis_words = aligned.references[0], aligned.hypotheses[0]
     return tuple(
         Piece(
             _KINDS[chunk.type],
-            " ".join(said[chunk.ref_start_idx : chunk.ref_end_idx]),
-            "" if chunk.type == "equal" else " ".join(heard[chunk.hyp_start_idx : chunk.hyp_end_idx]),
+            " ".join(reference_words[chunk.ref_start_idx : chunk.ref_end_idx]),
+            "" if chunk.type == "equal" else " ".join(hypothesis_words[chunk.hyp_start_idx : chunk.hyp_end_idx]),
         )
         for chunk in aligned.alignments[0]
     )
@@ -154,17 +154,17 @@ def audio_of(store: Store, keys: Collection[tuple[str, str]]) -> dict[tuple[str,
     wanted: dict[str, set[str]] = {}
     for corpus_id, utterance_id in keys:
         wanted.setdefault(corpus_id, set()).add(utterance_id)
-    found = {}
-    for corpus_id, left in wanted.items():
+    audio = {}
+    for corpus_id, remaining in wanted.items():
         corpus = store.prepared(corpus_id)
         for row in store.read_prepared(corpus) if corpus is not None else ():
-            if row.utterance_id in left:
-                left.discard(row.utterance_id)
+            if row.utterance_id in remaining:
+                remaining.discard(row.utterance_id)
                 if row.audio is not None:
-                    found[corpus_id, row.utterance_id] = row.audio.bytes
-            if not left:
+                    audio[corpus_id, row.utterance_id] = row.audio.bytes
+            if not remaining:
                 break
-    return found
+    return audio
 
 
 def data_uri(flac: bytes) -> str:
@@ -174,7 +174,7 @@ def data_uri(flac: bytes) -> str:
 
 def first_of_each(examples: Sequence[Examples], count: int) -> list[Example]:
     """The examples whose audio a page includes: alternately one that improved and one that worsened, largest first."""
-    turns = (
+    alternating = (
         one
         for of_method in examples
         for pair in zip_longest(of_method.improved, of_method.worsened)
@@ -182,7 +182,7 @@ def first_of_each(examples: Sequence[Examples], count: int) -> list[Example]:
         if one is not None
     )
     chosen: dict[tuple[str, str], Example] = {}
-    for one in turns:
+    for one in alternating:
         if len(chosen) < count:
             chosen.setdefault(one.key, one)
     return list(chosen.values())

@@ -23,12 +23,12 @@ SOURCE = "source"
 NAMED_HUES, COMPOSED_HUES = 17, 6
 """Number of colours in `page.css` for ranked methods other than source, one each; and for all other methods."""
 
-MOST_PROPERTIES, MOST_SLICES = 6, 12
+MAX_PROPERTIES, MAX_SLICES = 6, 12
 """The most metadata columns by which a page slices utterances, and slices per property; the report has all."""
 
 _METADATA = "SELECT DISTINCT unnest(json_keys(metadata)) AS name FROM utterances WHERE run_id = $run ORDER BY name"
 
-MOST_FAILURES = 200
+MAX_FAILURES = 200
 """The most failures on a page; further ones are only counted."""
 
 # Each sentence on what a limit selects, with the domains it applies to.
@@ -158,7 +158,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
 
     (run,) = rows("FROM runs WHERE run_id = $run")
     streamed = rows("SELECT 1 FROM utterances WHERE run_id = $run AND position IS NOT NULL LIMIT 1")
-    lacking = run["complete"] < run["cells"] or run["in_error"]
+    incomplete = run["complete"] < run["cells"] or run["in_error"]
     return Facts(
         run=run,
         scorer=scorer_of(catalogue, run_id),
@@ -174,7 +174,7 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
         cautions=cautions_of(catalogue, run_id),
         steps=tuple(catalogue.report("steps", run_id).records),
         speeds={row["method"]: row for row in catalogue.report("speed", run_id).records},
-        failures=tuple(catalogue.report("failures", run_id).records) if lacking else (),  # most runs have none
+        failures=tuple(catalogue.report("failures", run_id).records) if incomplete else (),  # most runs have none
         streams=tuple(catalogue.report("stream", run_id).records) if streamed else (),
         forgetting=tuple(catalogue.report("forgetting", run_id).records) if streamed else (),
         slices=dict(_slices(catalogue, run_id)),
@@ -184,11 +184,11 @@ def read_facts(catalogue: Catalogue, run_id: str) -> Facts:
 def _slices(catalogue: Catalogue, run_id: str) -> Iterator[tuple[str, dict[str, dict[str, Row]]]]:
     # The slices by length, language and metadata, for properties with several values, up to a readable number.
     names = [str(name) for (name,) in catalogue.query(_METADATA, {"run": run_id}).rows]
-    for name in ("duration", "language", *names[:MOST_PROPERTIES]):
+    for name in ("duration", "language", *names[:MAX_PROPERTIES]):
         found: dict[str, dict[str, Row]] = {}
         for row in catalogue.report("slices", run_id, by=name).records:
             found.setdefault(row["slice"], {})[row["method"]] = row
-        if 1 < len(found) <= MOST_SLICES:
+        if 1 < len(found) <= MAX_SLICES:
             yield name, found
 
 
@@ -201,13 +201,13 @@ def _descriptions(suite_toml: str) -> dict[str, str]:
 
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
-NOTHING = "\N{EN DASH}"
+NO_VALUE = "\N{EN DASH}"
 
 
 def number(value: float | None, form: str) -> str:
     """Format a number with typographic characters; zero has no sign, and None is a dash."""
     if value is None:
-        return NOTHING
+        return NO_VALUE
     text = f"{value:{form}}"
     if not float(text.replace(",", "")):
         text = text.lstrip("+-")
@@ -236,7 +236,7 @@ def probability(value: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """Format a duration: `4.2 s`, `3 min 05 s`, `2 h 40 min`."""
     if seconds is None:
-        return NOTHING
+        return NO_VALUE
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

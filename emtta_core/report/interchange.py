@@ -128,7 +128,7 @@ def export_run(
             raise UsageError(f"the run {run_id!r} has no utterances yet; evaluate it with: {finish}")
         catalogue.check_all_read()
         transcripts = Transcripts(catalogue, run_id, row.suite, row.model, cells)
-        written = _place(folder, _files(transcripts, form, hub_id or ""), replace=replace)
+        written = _write_files(folder, _files(transcripts, form, hub_id or ""), replace=replace)
         remarks = [*transcripts.remarks(), *notices_of(catalogue, run_id)]
     if done < planned:
         remarks.insert(0, f"the run is not complete: {done} of {planned} utterances are done; finish it with: {finish}")
@@ -191,7 +191,7 @@ def _leaderboard(catalogue: Catalogue, run_id: str) -> Result:
     return Result(found.table.select(list(_BOARD_COLUMNS)), _BOARD)
 
 
-def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -> dict[str, int]:
+def _write_files(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -> dict[str, int]:
     # Write temporary files, and rename them when all are ready; return the size of each in bytes, by name.
     folder = folder.absolute()
     is_new = not folder.exists()
@@ -204,11 +204,11 @@ def _place(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
             written[name] = len(content)
-        taken = [name for name in written if (folder / name).exists()]
-        if taken and not replace:
-            more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        existing = [name for name in written if (folder / name).exists()]
+        if existing and not replace:
+            more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
             raise UsageError(
-                f"{folder / taken[0]}{more} already exists; name another folder with --out, or add --force"
+                f"{folder / existing[0]}{more} already exists; name another folder with --out, or add --force"
             )
         if is_new:
             stage.rename(folder)

@@ -44,7 +44,7 @@ class Sound:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class CorruptedExample:
     """An utterance as corrupted by a domain."""
 
     domain: Domain  # the domain
@@ -64,7 +64,7 @@ class Example:
     utterance_id: str  # the utterance
     text: str  # its transcript
     clean: Sound | None = None  # the clean recording; None if its file cannot be read
-    heard: tuple[Heard, ...] = ()  # the corrupted recordings, by domain
+    corrupted: tuple[CorruptedExample, ...] = ()  # the corrupted recordings, by domain
     error: str | None = None  # why its file cannot be read; then there is no recording
 
 
@@ -93,16 +93,16 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
     for domain in noisy:
         assert domain.corruption is not None
         domain.corruption.made_of(str)  # raises if a required library or file is missing
-    alike: dict[tuple[str, Corpus], list[Domain]] = {}
+    by_speech: dict[tuple[str, Corpus], list[Domain]] = {}
     for domain in noisy:
-        alike.setdefault((domain.group, domain.corpus), []).append(domain)
-    times = Counter(group for group, _ in alike)
+        by_speech.setdefault((domain.group, domain.corpus), []).append(domain)
+    times = Counter(group for group, _ in by_speech)
     chapters = [
         Chapter(
             group if times[group] == 1 else f"{group}: {', '.join(domain.name for domain in members)}",
             tuple(_example(one, members) for one in corpus.read_all(examples)),
         )
-        for (group, corpus), members in alike.items()
+        for (group, corpus), members in by_speech.items()
     ]
     return render("listen.html", served=False, suite=suite, domains=noisy, chapters=chapters)
 
@@ -118,25 +118,25 @@ def _example(utterance: Utterance, domains: Sequence[Domain]) -> Example:
     return Example(utterance.id, utterance.text, sound, sounds)
 
 
-def _corrupted(clean: Waveform, utterance_id: str, domain: Domain) -> Heard:
+def _corrupted(clean: Waveform, utterance_id: str, domain: Domain) -> CorruptedExample:
     assert domain.corruption is not None
     seed = domain.corruption.seed
     try:
-        made = domain.corruption.apply(clean, utterance_id, lambda count: _murmur(count, seed))
-        return Heard(
+        result = domain.corruption.apply(clean, utterance_id, lambda count: _voices(count, seed))
+        return CorruptedExample(
             domain,
-            _sound(made.waveform),
-            made.snr_db,
-            made.gain,
-            signal_to_distortion_db(clean, made.waveform),
-            spectral_distance_db(clean, made.waveform),
+            _sound(result.waveform),
+            result.snr_db,
+            result.gain,
+            signal_to_distortion_db(clean, result.waveform),
+            spectral_distance_db(clean, result.waveform),
         )
     except AudioError as error:
-        return Heard(domain, error=str(error))
+        return CorruptedExample(domain, error=str(error))
 
 
 @cache
-def _murmur(count: int, seed: int) -> Sequence[Waveform]:
+def _voices(count: int, seed: int) -> Sequence[Waveform]:
     return voices_for_noise(count, seed)
 
 

@@ -21,17 +21,17 @@ from emtta_core.errors import UsageError
 from emtta_core.report import charts, facts
 from emtta_core.report.charts import Painter
 from emtta_core.report.examples import Example, Examples, audio_of, data_uri, find_examples, first_of_each
-from emtta_core.report.facts import ALL, MOST_FAILURES, SOURCE, Facts, newest_run, read_facts
+from emtta_core.report.facts import ALL, MAX_FAILURES, SOURCE, Facts, newest_run, read_facts
 from emtta_core.report.summary import lowest_of, summarise, tally
 from emtta_core.sanitize import escaped
 from emtta_core.store import Catalogue, Store
 from emtta_core.store.describe import check_scored
 from emtta_core.store.queries import Limits
 
-MOST_ROWS = 3000
+MAX_ROWS = 3000
 """The most rows of a page's table of domains and methods."""
 
-MOST_GROUPS = 12
+MAX_GROUPS = 12
 """The most groups with a leaderboard chart; the table has them all."""
 
 AudioAddress = Callable[[Example], str]
@@ -104,8 +104,8 @@ def make_page(
         sounds=sounds,
         left_out=left_out,
         pictures=dict(zip([chart.name for chart in drawn], pictures, strict=True)),
-        rows=list(facts.cells.values())[:MOST_ROWS],
-        failures=facts.failures[:MOST_FAILURES],
+        rows=list(facts.cells.values())[:MAX_ROWS],
+        failures=facts.failures[:MAX_FAILURES],
         shown=len(charts.shown_domains(facts)),
     )
     return Page(run_id, html, len(set(sounds)) if audio_address is None else 0)
@@ -147,7 +147,7 @@ def _charts(facts: Facts, methods: Sequence[str]) -> Iterator[charts.Chart | Non
     yield charts.by_step(facts, "wer")
     yield charts.by_step(facts, "entropy")
     yield charts.speed(facts)
-    for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MOST_GROUPS]:
+    for group in (ALL, *(facts.groups if len(facts.groups) > 1 else ()))[:MAX_GROUPS]:
         yield charts.leaderboard(facts, group)
     for method in methods:
         yield charts.change_by_domain(facts, method)

@@ -140,20 +140,20 @@ def _compared(facts: Facts) -> list[str]:
         return []
     counts = f"lower than source on {found.lower}, higher on {found.higher} and equal on {found.equal}"
     if found.better is None:
-        sure = "No intervals or tests were computed, so these differences may be due to chance."
+        evidence = "No intervals or tests were computed, so these differences may be due to chance."
     elif found.better or found.worse:
-        sure = f"It is significantly better on {found.better} and significantly worse on {found.worse} ({_TEST})."
+        evidence = f"It is significantly better on {found.better} and significantly worse on {found.worse} ({_TEST})."
     else:
-        sure = f"No single domain is distinguishable from source ({_TEST})."
-    return [f"Of {_counted(found.domains, 'domain')}, {method} is {counts}. {sure}"]
+        evidence = f"No single domain is distinguishable from source ({_TEST})."
+    return [f"Of {_counted(found.domains, 'domain')}, {method} is {counts}. {evidence}"]
 
 
 def _progress(facts: Facts) -> str:
     # The number of incomplete cells and of utterances in error.
     run, failed = facts.run, sum(cell["state"] == "failed" for cell in facts.cells.values())
-    lacking = run["cells"] - run["complete"]
-    if lacking:
-        text = f"{count(lacking)} of {_counted(run['cells'], 'cell')} are incomplete"
+    incomplete = run["cells"] - run["complete"]
+    if incomplete:
+        text = f"{count(incomplete)} of {_counted(run['cells'], 'cell')} are incomplete"
         text += f", {failed} of them failed" if failed else ""
     else:
         text = f"All {_counted(run['cells'], 'cell')} are complete"

@@ -194,10 +194,10 @@ class Transcripts:
             for row in rows:
                 key, text = row["utterance_id"], row["reference_normalized"]
                 if references.setdefault(key, text) != text:
-                    again = self.catalogue.store.command("score", self.run_id)
+                    command = self.catalogue.store.command("score", self.run_id)
                     raise UsageError(
                         f"the transcript of {domain}/{key} is not normalized in the same way for all methods, but "
-                        f"sclite uses one file of references for them; score the run with one release: {again}"
+                        f"sclite uses one file of references for them; score the run with one release: {command}"
                     )
                 speakers[key] = row["speaker"]
         ordered = sorted(references)
@@ -226,14 +226,14 @@ def plain_ids(speakers: Mapping[str, str]) -> dict[str, str]:
     would end an id become full stops, and a duplicate id gets a number.
     """
     ids: dict[str, str] = {}
-    taken: set[str] = set()
+    used: set[str] = set()
     for key, speaker in speakers.items():
         plain = "-".join((re.sub(r"[^\w.]|_", ".", speaker), re.sub(r"[^\w.-]", ".", key))).lower()
         number, name = 1, plain
-        while name in taken:
+        while name in used:
             number += 1
             name = f"{plain}.{number}"
-        taken.add(name)
+        used.add(name)
         ids[key] = name
     return ids
 
@@ -246,16 +246,18 @@ def timed(words: Sequence[str], windows: Sequence[tuple[float, float, int]]) -> 
     Yields:
         The start and length of each word, in seconds, and the word.
     """
-    heard = [window for window in windows if window[2]] or [(begin, seconds, 0) for begin, seconds, _ in windows[:1]]
-    ends = [0, *accumulate(characters + 1 for *_, characters in heard)]  # with a space after each window and word
-    places = [0, *accumulate(len(word) + 1 for word in words)]
+    with_text = [window for window in windows if window[2]] or [
+        (begin, seconds, 0) for begin, seconds, _ in windows[:1]
+    ]
+    ends = [0, *accumulate(characters + 1 for *_, characters in with_text)]  # with a space after each window and word
+    offsets = [0, *accumulate(len(word) + 1 for word in words)]
 
-    def time_at(place: float, window: int) -> float:
-        begin, seconds, characters = heard[window]
-        return begin + (place - ends[window]) / (characters + 1) * seconds
+    def time_at(offset: float, window: int) -> float:
+        begin, seconds, characters = with_text[window]
+        return begin + (offset - ends[window]) / (characters + 1) * seconds
 
-    for word, places_of_word in zip(words, pairwise(places), strict=True):
-        first, last = (place * ends[-1] / places[-1] for place in places_of_word)
+    for word, word_span in zip(words, pairwise(offsets), strict=True):
+        first, last = (offset * ends[-1] / offsets[-1] for offset in word_span)
         begin = time_at(first, bisect_right(ends, first) - 1)
         end = time_at(last, bisect_left(ends, last) - 1)
         yield begin, max(end - begin, 0.0), word

@@ -29,14 +29,14 @@ from emtta_core.store.snapshot import Snapshot
 log = logging.getLogger("emtta.view")
 
 LOOPBACK = "127.0.0.1"
-KEPT_PAGES = 16
+MAX_CACHED_PAGES = 16
 """The most recently requested pages that are kept in memory."""
 
 HTML, FLAC = "text/html; charset=utf-8", "audio/flac"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """The response for a URL."""
 
     content: bytes  # its body
@@ -57,7 +57,7 @@ class Viewer:
         self._listing = threading.Lock()  # one at a time: reading all new runs may take much memory
         self._making = threading.Lock()  # one at a time: a page occupies a core for seconds
 
-    def answer(self, path: str) -> Answer:
+    def answer(self, path: str) -> Response:
         """The response for `/`, `/run/RUN`, the same with `?scorer=NAME`, or `/run/RUN/audio/CORPUS/UTTERANCE`.
 
         For any other path it is an error page.
@@ -72,36 +72,36 @@ class Viewer:
                 return self._audio(run_id, corpus_id, utterance_id)
         return _refusal(HTTPStatus.NOT_FOUND, "There is no such page.", "See the list of all runs.")
 
-    def _list(self) -> Answer:
+    def _list(self) -> Response:
         # Requests that arrive while the store is being listed share the next listing.
-        came_at = time.monotonic()
+        requested_at = time.monotonic()
         with self._listing:
-            if self._list_of is None or self._listed_at < came_at:
-                begun_at = time.monotonic()
+            if self._list_of is None or self._listed_at < requested_at:
+                started_at = time.monotonic()
                 runs = self._runs.refresh()
-                self._listed_at = begun_at
+                self._listed_at = started_at
                 if self._list_of is None or self._list_of[0] is not runs:
                     html = render("runs.html", runs=runs.records, location=self.store.location).encode()
                     self._list_of = runs, html
-            return Answer(self._list_of[1])
+            return Response(self._list_of[1])
 
-    def _page(self, run_id: str, scorer: str | None) -> Answer:
+    def _page(self, run_id: str, scorer: str | None) -> Response:
         if (refused := self._unknown(run_id)) is not None:
             return refused
         with self._making:
             files = hash(tuple(Snapshot.take(self.store.backend, [run_id]).entries))
-            kept = self._pages.get((run_id, scorer))
-            if kept is None or kept[0] != files:
+            cached = self._pages.get((run_id, scorer))
+            if cached is None or cached[0] != files:
                 address = _audio_address(run_id)
                 page = make_page(self.store, run_id, audio_address=address, scorer=scorer, limits=self.limits)
-                kept = files, page.html.encode()
-            self._pages[run_id, scorer] = kept
+                cached = files, page.html.encode()
+            self._pages[run_id, scorer] = cached
             self._pages.move_to_end((run_id, scorer))
-            while len(self._pages) > KEPT_PAGES:
+            while len(self._pages) > MAX_CACHED_PAGES:
                 self._pages.popitem(last=False)
-        return Answer(kept[1])
+        return Response(cached[1])
 
-    def _audio(self, run_id: str, corpus_id: str, utterance_id: str) -> Answer:
+    def _audio(self, run_id: str, corpus_id: str, utterance_id: str) -> Response:
         if (refused := self._unknown(run_id)) is not None:
             return refused
         if all(row.corpus_id != corpus_id for row in self.store.plan(run_id)):
@@ -110,9 +110,9 @@ class Viewer:
         if not found:
             why = f"There is no recording of {utterance_id}: it was removed, or is in error."
             return _refusal(HTTPStatus.NOT_FOUND, why, self.store.command("report", "failures", "--run", run_id))
-        return Answer(found[corpus_id, utterance_id], FLAC)
+        return Response(found[corpus_id, utterance_id], FLAC)
 
-    def _unknown(self, run_id: str) -> Answer | None:
+    def _unknown(self, run_id: str) -> Response | None:
         # A page that says that there is no such run; None if the run exists.
         try:
             self.store.run(run_id)
@@ -173,10 +173,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._send(self._answer(), with_content=False)
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> Response:
         if self.headers.get("Host") not in self.server.hosts:
-            here = f"This server answers only as {LOOPBACK} and localhost."
-            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, here, f"Open {self.server.url}")
+            message = f"This server answers only as {LOOPBACK} and localhost."
+            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, message, f"Open {self.server.url}")
         try:
             return self.server.viewer.answer(self.path)
         except UsageError as error:  # what was requested does not exist
@@ -188,10 +188,10 @@ class _Handler(BaseHTTPRequestHandler):
             why = f"{type(error).__name__}: {error}"
             return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "This page cannot be made.", why)
 
-    def _send(self, answer: Answer, *, with_content: bool = True) -> None:
+    def _send(self, answer: Response, *, with_content: bool = True) -> None:
         self.send_response(answer.status)
-        own = {"Content-Type": answer.kind, "Content-Length": str(len(answer.content))}
-        for name, value in (_HEADERS | own).items():
+        headers = {"Content-Type": answer.kind, "Content-Length": str(len(answer.content))}
+        for name, value in (_HEADERS | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if with_content:
@@ -217,6 +217,6 @@ def _audio_address(run_id: str) -> Callable[[Example], str]:
     return address
 
 
-def _refusal(status: HTTPStatus, what: str, hint: str) -> Answer:
+def _refusal(status: HTTPStatus, what: str, hint: str) -> Response:
     html = render("refusal.html", status=int(status), phrase=status.phrase, what=what, hint=hint)
-    return Answer(html.encode(), status=status)
+    return Response(html.encode(), status=status)

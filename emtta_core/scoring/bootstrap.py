@@ -14,7 +14,7 @@ RESAMPLES = 2_000
 CONFIDENCE = 0.95
 """The confidence level of intervals."""
 
-FEWEST_UNITS = 5
+MIN_UNITS = 5
 """With fewer units there is no interval, as resamples hardly differ from each other."""
 
 _CHUNK = 4_000_000
@@ -34,7 +34,7 @@ def chunks(rows: int, width: int) -> Iterator[slice]:
 def rate_interval(
     errors: Floats, words: Floats, *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = SEED
 ) -> tuple[float, float] | None:
-    """The bootstrap-t interval of the mean WER over domains, %; None for fewer than `FEWEST_UNITS`.
+    """The bootstrap-t interval of the mean WER over domains, %; None for fewer than `MIN_UNITS`.
 
     Its ends are clipped to the range of the resamples: if very few units have errors, some resamples have none, and
     their standard error is 0.
@@ -46,7 +46,7 @@ def rate_interval(
         resamples: how many to draw.
         seed: the seed of the draws.
     """
-    if len(words) < FEWEST_UNITS:
+    if len(words) < MIN_UNITS:
         return None
     strata = strata_of(words)
     rates, over = _replicates(errors, words, strata, resamples, seed)
@@ -61,8 +61,8 @@ def rate_interval(
     # 2) the interval extends as far, in the sample's standard errors, in the opposite direction
     tail = (1 - confidence) / 2
     high, low = np.quantile(studentised, [tail, 1 - tail], method="inverted_cdf")  # infinities cannot be interpolated
-    least, most = replicates[found].min(), replicates[found].max()
-    ends = [np.clip(rate - shift * width, least, most) if width else rate for shift in (low, high)]
+    lowest, highest = replicates[found].min(), replicates[found].max()
+    ends = [np.clip(rate - shift * width, lowest, highest) if width else rate for shift in (low, high)]
     return float(ends[0]), float(ends[1])
 
 

@@ -17,10 +17,10 @@ from emtta_core.scoring.significance import change_interval, flippable, mean_p, 
 ALPHA = 0.05
 """A difference is significant if its p-value is at most this."""
 
-FEWEST_SPEAKERS = 5
+MIN_SPEAKERS = 5
 """With fewer, utterances are resampled instead, and a note says what the interval then lacks."""
 
-_LACKING = "the interval does not reflect how speakers differ"
+_CAVEAT = "the interval does not reflect how speakers differ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +92,23 @@ class Sample:
 
     def rate(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Rate:
         """The word error rate of the only system, over some of the domains."""
-        of = self._units(domains)
-        errors, words = of.table[:, :, 0], of.table[:, :, 1]
+        units = self._units(domains)
+        errors, words = units.table[:, :, 0], units.table[:, :, 1]
         low, high = rate_interval(errors, words, confidence=confidence) or (None, None)
-        return Rate(len(of.counts), len(words), of.drawn, of.note, mean_rate(errors, words), low, high)
+        return Rate(len(units.counts), len(words), units.drawn, units.note, mean_rate(errors, words), low, high)
 
     def change(self, domains: Sequence[str], confidence: float = CONFIDENCE) -> Change:
         """The change from the first system to the second, over some of the domains."""
-        of = self._units(domains)
-        words, added = of.table[:, :, 2], of.table[:, :, 1] - of.table[:, :, 0]
+        units = self._units(domains)
+        words, added = units.table[:, :, 2], units.table[:, :, 1] - units.table[:, :, 0]
         low, high = change_interval(added, words, confidence=confidence) or (None, None)
-        better = np.sign(of.counts[:, 0] - of.counts[:, 1])
-        wer_a, wer_b = (mean_rate(of.table[:, :, system], words) for system in (0, 1))
+        better = np.sign(units.counts[:, 0] - units.counts[:, 1])
+        wer_a, wer_b = (mean_rate(units.table[:, :, system], words) for system in (0, 1))
         return Change(
-            utterances=len(of.counts),
+            utterances=len(units.counts),
             units=len(words),
-            drawn=of.drawn,
-            note=of.note,
+            drawn=units.drawn,
+            note=units.note,
             wer_a=wer_a,
             wer_b=wer_b,
             difference=wer_b - wer_a,
@@ -145,18 +145,18 @@ def _draw_speakers(domain: Integers, speaker: Integers, domains: int) -> tuple[n
     pairs = np.unique(np.stack([domain, speaker]), axis=1)
     several = np.bincount(pairs[0], minlength=domains) > 1  # a single speaker has no variance
     by_speaker = known & several
-    if len(np.unique(pairs[1, by_speaker[pairs[0]]])) < FEWEST_SPEAKERS:
+    if len(np.unique(pairs[1, by_speaker[pairs[0]]])) < MIN_SPEAKERS:
         by_speaker[:] = False
     if by_speaker.all():
         return by_speaker, None
     if by_speaker.any():
         few = f"{domains - by_speaker.sum()} of {domains} domains have one speaker or unknown ones"
-        return by_speaker, f"{few}: {_LACKING} in them"
+        return by_speaker, f"{few}: {_CAVEAT} in them"
     if not known.all():
-        return by_speaker, f"unknown speakers: {_LACKING}"
+        return by_speaker, f"unknown speakers: {_CAVEAT}"
     count = len(np.unique(speaker))
-    each = f", too few in each of {domains} domains" if count >= FEWEST_SPEAKERS else ""
-    return by_speaker, f"{counted(count, 'speaker')}{each}: {_LACKING}"
+    each = f", too few in each of {domains} domains" if count >= MIN_SPEAKERS else ""
+    return by_speaker, f"{counted(count, 'speaker')}{each}: {_CAVEAT}"
 
 
 def _numbered(names: Sequence[str]) -> Integers:

@@ -65,7 +65,7 @@ class Scorer:
     def align(self, reference: str, hypothesis: str) -> list[tuple[str, str]]:
         """Align two normalized texts with kaldialign, pairing compounds with their component words."""
         pairs = _installed("compounds").align(reference.split(), hypothesis.split(), "", merge_compounds=True)
-        return [(str(said), str(heard)) for said, heard in pairs]
+        return [(str(ref), str(hyp)) for ref, hyp in pairs]
 
 
 def check_scorer(name: str) -> str:
@@ -136,26 +136,26 @@ def _after(first: Callable[[str], str], then: Callable[[str], str]) -> Callable[
 def _plugin(path: str, language: str) -> Normalizer:
     # A normalizer of another package; its exceptions name it and the text.
     points = entry_points(group=PLUGINS)
-    place = points[path].value if path in points.names else path
-    function, told = _load(place), fingerprint(place)
-    wants_language = _arguments(function) > 1
+    location = points[path].value if path in points.names else path
+    function, origin = _load(location), fingerprint(location)
+    takes_language = _arguments(function) > 1
 
     def normalize(text: str) -> str:
         try:
-            found = function(text, language) if wants_language else function(text)
+            normalized = function(text, language) if takes_language else function(text)
         except Exception as error:
             raise ScorerError(
                 f"the normalizer {path} raised {type(error).__name__}: {error}, on the text {text!r}; fix it, and "
                 "score again"
             ) from error
-        if not isinstance(found, str):
+        if not isinstance(normalized, str):
             raise ScorerError(
-                f"the normalizer {path} returned {found!r} for the text {text!r}; it must return a text (str)"
+                f"the normalizer {path} returned {normalized!r} for the text {text!r}; it must return a text (str)"
             )
-        return found
+        return normalized
 
-    release = told["version"] or "unversioned"
-    return Normalizer(f"{path}/{release}+source-{told['source']}", normalize)
+    release = origin["version"] or "unversioned"
+    return Normalizer(f"{path}/{release}+source-{origin['source']}", normalize)
 
 
 def _load(path: str) -> Callable[..., object]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emtta_core.errors import UsageError
-from emtta_core.scoring.bootstrap import CONFIDENCE, FEWEST_UNITS, SEED, Floats, chunks, mean_rate, strata_of
+from emtta_core.scoring.bootstrap import CONFIDENCE, MIN_UNITS, SEED, Floats, chunks, mean_rate, strata_of
 
 PERMUTATIONS = 10_000
 """Random flips in a sign-flip test; if there are at most this many ways to flip the signs, all are tried."""
@@ -32,14 +32,14 @@ class _Estimate:
 def change_interval(added: Floats, words: Floats, *, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
     """Student's interval of the mean difference in WER over domains, with the jackknife standard error.
 
-    In points; None for fewer than `FEWEST_UNITS`.
+    In points; None for fewer than `MIN_UNITS`.
 
     Args:
         added: errors of one system minus those of the other, of each unit in each domain, `(U, D)`.
         words: of the references, likewise; 0 where a unit does not occur in a domain.
         confidence: the level of the interval.
     """
-    if len(words) < FEWEST_UNITS:
+    if len(words) < MIN_UNITS:
         return None
     found = _estimate(added, words)
     width = 0.0 if found.is_constant else student_quantile((1 + confidence) / 2, found.freedom) * found.error
@@ -50,11 +50,11 @@ def mean_p(added: Floats, words: Floats) -> float:
     """The two-sided p-value for a mean difference in WER of 0 over domains.
 
     From Student's t with the jackknife standard error, or from Hall's transformation of t, which corrects for skewness
-    (Hall 1992, J. R. Statist. Soc. B 54, 221-228), whichever is less significant. With fewer than `FEWEST_UNITS`, or if
+    (Hall 1992, J. R. Statist. Soc. B 54, 221-228), whichever is less significant. With fewer than `MIN_UNITS`, or if
     all units contribute the same, no error can be estimated, and p is that of `sign_flip_p`.
     """
     found = _estimate(added, words)
-    if len(words) < FEWEST_UNITS or found.is_constant:
+    if len(words) < MIN_UNITS or found.is_constant:
         return sign_flip_p(flippable(added, words))
     t, skewness = found.value / found.error, found.skewness
     corrected = t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / 6
@@ -81,17 +81,17 @@ def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = PERMUTATIONS,
     values = np.asarray(differences, dtype=np.float64)
     values = values[values != 0]  # signs do not matter for zeros
     units = len(values)
-    least = abs(values.sum()) * (1 - 1e-9)  # so that rounding does not break ties
+    threshold = abs(values.sum()) * (1 - 1e-9)  # so that rounding does not break ties
     if units <= np.log2(permutations):
         every: npt.NDArray[np.integer] = (np.arange(2**units)[:, None] >> np.arange(units)) & 1
-        return float(np.mean(np.abs(_flipped(every, values)) >= least))
+        return float(np.mean(np.abs(_flipped(every, values)) >= threshold))
     generator = np.random.default_rng(seed)
     extreme = 1  # the observed signs are one of the flips
     for some in chunks(permutations, units):
         times = some.stop - some.start
         drawn = np.frombuffer(generator.bytes(times * -(-units // 8)), np.uint8).reshape(times, -1)
         flips = np.unpackbits(drawn, axis=1, count=units)
-        extreme += int(np.sum(np.abs(_flipped(flips, values)) >= least))
+        extreme += int(np.sum(np.abs(_flipped(flips, values)) >= threshold))
     return extreme / (permutations + 1)
 
 

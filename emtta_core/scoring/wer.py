@@ -70,9 +70,9 @@ def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer
     chosen = scorer(by) if isinstance(by, str) else by
     normalize = chosen.normalizer(language)
     expected = _normalized_reference(reference, normalize)
-    by_word, heard = _compared(chosen, expected, _normalized(normalize, hypothesis))
+    by_word, normalized = _compared(chosen, expected, _normalized(normalize, hypothesis))
     between = "" if normalize.by_letter else " "
-    by_character = _by_character(expected.replace(" ", between), heard.replace(" ", between))
+    by_character = _by_character(expected.replace(" ", between), normalized.replace(" ", between))
     return WordErrors(
         hits=by_word.hits,
         substitutions=by_word.substitutions,
@@ -84,7 +84,7 @@ def word_errors(reference: str, hypothesis: str, language: str, by: str | Scorer
         character_errors=by_character.errors,
         normalizer=normalize.name,
         reference_normalized=expected,
-        hypothesis_normalized=heard,
+        hypothesis_normalized=normalized,
     )
 
 
@@ -122,44 +122,46 @@ def _normalized(normalize: Normalizer, text: str, *, is_reference: bool = False)
     return normalize.reference(text) if is_reference else normalize(text)
 
 
-def _compared(chosen: Scorer, expected: str, heard: str) -> tuple[Edits, str]:
+def _compared(chosen: Scorer, reference: str, hypothesis: str) -> tuple[Edits, str]:
     # The edits between two normalized texts, and the hypothesis with its compounds spelled as in the reference.
     return (
-        _with_compounds(chosen, expected, heard)
-        if chosen.compounds and expected
-        else (_by_word(expected, heard), heard)
+        _with_compounds(chosen, reference, hypothesis)
+        if chosen.compounds and reference
+        else (_by_word(reference, hypothesis), hypothesis)
     )
 
 
 @lru_cache(maxsize=20_000)
-def _with_compounds(chosen: Scorer, expected: str, heard: str) -> tuple[Edits, str]:
-    pairs = chosen.align(expected, heard)
-    same = [said.replace(" ", "") == found.replace(" ", "") for said, found in pairs]
-    inserted = [not said for said, _ in pairs]
-    deletions = sum(not found for _, found in pairs)
+def _with_compounds(chosen: Scorer, reference: str, hypothesis: str) -> tuple[Edits, str]:
+    pairs = chosen.align(reference, hypothesis)
+    same = [ref.replace(" ", "") == hyp.replace(" ", "") for ref, hyp in pairs]
+    inserted = [not ref for ref, _ in pairs]
+    deletions = sum(not hyp for _, hyp in pairs)
     substitutions = len(pairs) - sum(same) - sum(inserted) - deletions
-    hits = len(expected.split()) - substitutions - deletions
+    hits = len(reference.split()) - substitutions - deletions
     run = max((len(list(group)) for is_inserted, group in groupby(inserted) if is_inserted), default=0)
-    spelled = " ".join(said if equal else found for (said, found), equal in zip(pairs, same, strict=True) if found)
+    spelled = " ".join(ref if equal else hyp for (ref, hyp), equal in zip(pairs, same, strict=True) if hyp)
     return Edits(hits, substitutions, deletions, sum(inserted), run), spelled
 
 
 @lru_cache(maxsize=20_000)
-def _by_word(expected: str, heard: str) -> Edits:
-    if not expected:
-        words = len(heard.split())
+def _by_word(reference: str, hypothesis: str) -> Edits:
+    if not reference:
+        words = len(hypothesis.split())
         return Edits(0, 0, 0, words, words)
-    found = jiwer.process_words(expected, heard)
-    runs = (chunk.hyp_end_idx - chunk.hyp_start_idx for chunk in found.alignments[0] if chunk.type == "insert")
-    return Edits(found.hits, found.substitutions, found.deletions, found.insertions, max(runs, default=0))
+    alignment = jiwer.process_words(reference, hypothesis)
+    runs = (chunk.hyp_end_idx - chunk.hyp_start_idx for chunk in alignment.alignments[0] if chunk.type == "insert")
+    return Edits(
+        alignment.hits, alignment.substitutions, alignment.deletions, alignment.insertions, max(runs, default=0)
+    )
 
 
 @lru_cache(maxsize=20_000)
-def _by_character(expected: str, heard: str) -> Edits:
-    if not expected:
-        return Edits(0, 0, 0, len(heard))
-    found = jiwer.process_characters(expected, heard)
-    return Edits(found.hits, found.substitutions, found.deletions, found.insertions)
+def _by_character(reference: str, hypothesis: str) -> Edits:
+    if not reference:
+        return Edits(0, 0, 0, len(hypothesis))
+    alignment = jiwer.process_characters(reference, hypothesis)
+    return Edits(alignment.hits, alignment.substitutions, alignment.deletions, alignment.insertions)
 
 
 _COUNTED = tuple(field.name for field in fields(WordErrors))
@@ -187,7 +189,7 @@ class Scorable(Protocol):
         """The hypothesis; None if the utterance is in error: then all of its words are deleted."""
 
 
-class Heard(NamedTuple):
+class Transcription(NamedTuple):
     """An utterance of the store with the hypothesis after each step."""
 
     utterance_id: str
@@ -231,13 +233,13 @@ def score(utterance: Scorable, steps: Sequence[str | None], by: str, *, strict: 
         else:
             log.warning("utterance %s could not be scored", utterance.utterance_id, exc_info=True)
             reason = unexpected("scored", error)
-        nothing = dict.fromkeys(_COUNTED)
-        return nothing | {"scorer": by, "normalizer": normalize.name, "error": reason}
+        no_counts = dict.fromkeys(_COUNTED)
+        return no_counts | {"scorer": by, "normalizer": normalize.name, "error": reason}
     kinds = ("substitutions", "deletions", "insertions")
     counts = {f"step_{kind}": tuple(edits and getattr(edits, kind) for edits in by_step) for kind in kinds}
     return {name: getattr(errors, name) for name in _COUNTED} | counts | {"scorer": by}
 
 
-def score_all(utterances: Sequence[Heard], by: str) -> list[dict[str, Any]]:
+def score_all(utterances: Sequence[Transcription], by: str) -> list[dict[str, Any]]:
     """Score utterances of the store; raises as a strict `score` does."""
     return [score(utterance, utterance.steps, by, strict=True) for utterance in utterances]

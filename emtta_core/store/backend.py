@@ -196,8 +196,8 @@ class Folder(Backend):
         if self.is_there():
             self.make()
             return f"{self.location} can be written"
-        above = next(folder for folder in self._path.parents if folder.exists())
-        with self._explaining_errors(), tempfile.TemporaryDirectory(prefix=".emtta-", dir=above) as trial:
+        parent = next(folder for folder in self._path.parents if folder.exists())
+        with self._explaining_errors(), tempfile.TemporaryDirectory(prefix=".emtta-", dir=parent) as trial:
             Folder(Path(trial)).make()
         return f"{self.location} can be created"
 
@@ -310,8 +310,8 @@ class Folder(Backend):
         # Delete temporary files left by killed writers; a younger one may still have a writer.
         for path in self._path.rglob(".*.tmp"):
             with contextlib.suppress(OSError):
-                ours = TEMPORARY.fullmatch(path.name)  # the folder may hold other files too
-                if ours and time.time() - path.stat().st_mtime > _OLD:
+                temporary = TEMPORARY.fullmatch(path.name)  # the folder may hold other files too
+                if temporary and time.time() - path.stat().st_mtime > _OLD:
                     path.unlink()
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ from emtta_core.store.views import (
 
 log = logging.getLogger("emtta.store")
 
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 Examine = Callable[[Backend, Snapshot], Iterable[BrokenFile]]
 """A function that finds the broken files of a snapshot."""
@@ -122,16 +122,16 @@ class Catalogue:
         self.limits = limits or Limits()
         self.broken: tuple[BrokenFile, ...] = ()
         self._take = partial(Snapshot.take, store.backend, runs, tables)
-        self._taken: Snapshot | None = None
+        self._snapshot: Snapshot | None = None
         self._readable: Snapshot | None = None
         self._checked: dict[Entry, BrokenFile | None] = {}
         self._cached = False
-        self._held: Mapping[str, Sequence[Entry]] = {}
+        self._cached_files: Mapping[str, Sequence[Entry]] = {}
         self._connection = duckdb.connect(":memory:")
         self._connection.execute("SET TimeZone = 'UTC'")
         self._connection.execute("SET VARIABLE scorer = CAST(? AS VARCHAR)", [scorer])
         self._memory = self.limits.memory or memory_limit(self._connection) // 2
-        self._show = store.backend.attach(self._connection)
+        self._set_entries = store.backend.attach(self._connection)
         create_functions(self._connection)
         create_views(self._connection, store.backend)
         self._retry("opening the store", lambda: None)
@@ -163,7 +163,7 @@ class Catalogue:
         Raises:
             StoreError: files whose rows exist cannot be read; the message names them.
         """
-        unread = [file for file in self.broken if file.may_come_back]
+        unread = [file for file in self.broken if file.may_be_temporary]
         if unread:
             raise StoreError("; ".join(f"cannot read {line}" for line in describe_broken(self.store.backend, unread)))
 
@@ -177,17 +177,17 @@ class Catalogue:
             EmttaError: DuckDB fails; open another catalogue then.
         """
         self._cached = False
-        self._answer("reading the rows", self._hold_changed)
+        self._answer("reading the rows", self._cache_changed)
         self._cached = True
 
-    def _hold_changed(self) -> None:
+    def _cache_changed(self) -> None:
         assert self._readable is not None
         files = self._readable.by_table
-        changed = {table for table, entries in files.items() if entries != self._held.get(table)}
+        changed = {table for table, entries in files.items() if entries != self._cached_files.get(table)}
         if changed:
-            self._held = {}  # until everything is read
+            self._cached_files = {}  # until everything is read
             materialize_rows(self._connection, changed)
-            self._held = files
+            self._cached_files = files
 
     def sql(self, query: str, /, **parameters: Any) -> Result:
         """Run one SELECT with values for its `$name` parameters, and return its rows; see `query`.
@@ -251,10 +251,10 @@ class Catalogue:
                     self.store.run(given[key])  # a record that is there and cannot be read is a StoreError
             raise
 
-    def _answer(self, what: str, ask: Callable[[], Answer]) -> Answer:
+    def _answer(self, what: str, ask: Callable[[], Output]) -> Output:
         return self._retry(what, lambda: self._within_limits(what, ask))
 
-    def _retry(self, what: str, ask: Callable[[], Answer]) -> Answer:
+    def _retry(self, what: str, ask: Callable[[], Output]) -> Output:
         """Call `ask` on the current files, and again if a file may have made it fail.
 
         A file may have been removed meanwhile, so the files are listed again; if they are unchanged, one is damaged
@@ -271,30 +271,30 @@ class Catalogue:
                 raise EmttaError(self.limits.exceeded_memory(what, self._memory)) from error
             except duckdb.Error as error:
                 final = self._cached or (refreshed and isinstance(error, _MISTAKES))
-                changed = not final and self._take() != self._taken
+                changed = not final and self._take() != self._snapshot
                 if final or (not changed and examine is scan):
                     raise EmttaError(f"{what} failed: {_message(error)}") from error
                 examine = None if changed else scan
         raise EmttaError(f"{what} failed: the files of {self.location} keep changing; try again later")
 
-    def _within_limits(self, what: str, ask: Callable[[], Answer]) -> Answer:
+    def _within_limits(self, what: str, ask: Callable[[], Output]) -> Output:
         # The query runs in another thread, so that this one can stop it at the time limit or on Ctrl-C.
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(ask)
+            future = pool.submit(ask)
             try:
-                done, _ = wait([answer], self.limits.seconds)
+                done, _ = wait([future], self.limits.seconds)
             except KeyboardInterrupt:
-                self._interrupt(answer)
+                self._interrupt(future)
                 raise
             if not done:
-                self._interrupt(answer)
+                self._interrupt(future)
                 raise EmttaError(self.limits.exceeded_time(what))
-            return answer.result()
+            return future.result()
 
-    def _interrupt(self, answer: "Future[Answer]") -> None:
-        while not answer.done():
+    def _interrupt(self, future: "Future[Output]") -> None:
+        while not future.done():
             self._connection.interrupt()
-            wait([answer], timeout=0.1)
+            wait([future], timeout=0.1)
 
     def _fetch(self, relation: duckdb.DuckDBPyRelation) -> pa.Table:
         """Run a query and return its rows, if they fit into the memory allowed for a result.
@@ -309,8 +309,8 @@ class Catalogue:
             with to_arrow(relation) as reader:  # an open result would block the next statement
                 for batch in reader:
                     size += batch.nbytes
-                    if size > self.limits.answer(self._memory):
-                        raise EmttaError(self.limits.exceeded_answer(self._memory))
+                    if size > self.limits.result_size(self._memory):
+                        raise EmttaError(self.limits.exceeded_result(self._memory))
                     batches.append(batch)
         except OSError as error:  # Arrow raises this for any DuckDB error while fetching rows
             kind = next((kind for start, kind in _FAILURES.items() if str(error).startswith(start)), duckdb.Error)
@@ -326,24 +326,24 @@ class Catalogue:
         Returns:
             False if files were added or removed meanwhile: a file that is gone is not broken.
         """
-        backend, taken = self.store.backend, self._take()
-        entries = tuple(taken.entries)
+        backend, latest = self.store.backend, self._take()
+        entries = tuple(latest.entries)
         broken = {entry.name: file for entry in entries if (file := self._checked.get(entry))}
-        broken |= {entry.name: misplaced(entry.name) for entry in taken.misplaced}
+        broken |= {entry.name: misplaced(entry.name) for entry in latest.misplaced}
         unchecked = [entry for entry in entries if entry not in self._checked]
-        found = examine(backend, taken) if examine else check_tails(backend, unchecked)
+        found = examine(backend, latest) if examine else check_tails(backend, unchecked)
         broken |= {file.name: file for file in found}
-        news = [file for file in broken.values() if file not in self.broken]
-        if news and self._take() != taken:
+        newly_broken = [file for file in broken.values() if file not in self.broken]
+        if newly_broken and self._take() != latest:
             return False
-        for line in describe_broken(backend, news):
+        for line in describe_broken(backend, newly_broken):
             log.warning("left out of every query: %s", line)
         self.broken = tuple(broken.values())
         # A file whose content the system did not return is checked again next time.
         self._checked = {entry: file for entry in entries if (file := broken.get(entry.name)) is None or not file.error}
-        self._taken = taken
-        self._show(entries)
-        readable = taken.without(broken) if broken else taken
+        self._snapshot = latest
+        self._set_entries(entries)
+        readable = latest.without(broken) if broken else latest
         if readable != self._readable:
             create_raw_views(self._connection, backend, readable)
             self._readable = readable

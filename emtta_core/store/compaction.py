@@ -47,8 +47,8 @@ def plan_compaction(store: Store, run_id: str) -> Compaction:
     """Plan the compaction of a run; raises UsageError if there is no such run."""
     store.run(run_id)
     entries = _files(store, run_id)
-    held = {PACK_OF[entry.name.split("/")[0]].name for entry in entries if not entry.name.startswith("packs/")}
-    kinds = held | {entry.name.split("/")[1] for entry in entries if entry.name.startswith("packs/")}
+    present = {PACK_OF[entry.name.split("/")[0]].name for entry in entries if not entry.name.startswith("packs/")}
+    kinds = present | {entry.name.split("/")[1] for entry in entries if entry.name.startswith("packs/")}
     return Compaction(run_id, len(entries), len(kinds), sum(entry.size for entry in entries))
 
 
@@ -69,8 +69,8 @@ def compact_held(store: Store, run_id: str) -> Compaction:
     store.plan(run_id)  # raises if it cannot be read: a pack permanently marks which rows count by it
     before = plan_compaction(store, run_id)
     snapshot = Snapshot.take(store.backend, [run_id])
-    own = {entry.name for entry in _files(store, run_id)}
-    _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in own]))
+    old_files = {entry.name for entry in _files(store, run_id)}
+    _refuse_broken(store, run_id, _damaged(store, [entry for entry in snapshot.entries if entry.name in old_files]))
     attempt = max((attempt_of(entry.name) for entry in _marks(store, run_id)), default=0)
     with Catalogue(store, runs=[run_id]) as catalogue:
         for pack in PACKS.values():
@@ -121,11 +121,11 @@ def _damaged(store: Store, entries: Sequence[Entry]) -> list[BrokenFile]:
 
 def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> None:
     if broken:
-        again = store.command("rerun", run_id)
+        command = store.command("rerun", run_id)
         reasons = "; ".join(describe_broken(store.backend, broken))
         raise StoreError(
             f"the run {run_id!r} cannot be compacted while files of it cannot be read: {reasons}. "
-            f"Restore them, or delete them and evaluate their utterances again: {again}"
+            f"Restore them, or delete them and evaluate their utterances again: {command}"
         )
 
 

@@ -203,7 +203,7 @@ _NOTES = f"""
 
 _VERDICTS = f'SELECT "group", verdict FROM best WHERE run_id = ({_NEWEST}) ORDER BY "group" <> $all, "group"'
 
-_NAMED = 4
+_MAX_LISTED = 4
 """The most domains that a sentence names."""
 
 
@@ -211,8 +211,8 @@ def cautions_of(catalogue: Catalogue, run_id: str | None) -> tuple[str, ...]:
     """What the intervals of a run (the newest by default) do not cover, and in which domains; one sentence each."""
     found = []
     for note, names in catalogue.query(_NOTES, {"run": run_id}).rows:
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        found.append(f"{note} ({', '.join(names[:_NAMED])}{more})")
+        more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+        found.append(f"{note} ({', '.join(names[:_MAX_LISTED])}{more})")
     return tuple(found)
 
 

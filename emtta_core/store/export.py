@@ -68,7 +68,7 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
             f"the store {store.location} is in a bucket, which a DuckDB client reads only with an extension and "
             "credentials of its own; add --copy to copy the rows into the file"
         )
-    _check_place(file)
+    _check_path(file)
     for run_id in run_ids:
         store.run(run_id)
     with Catalogue(store) as catalogue:
@@ -89,12 +89,12 @@ def export(store: Store, file: Path, *, run_ids: Collection[str] = (), copy: boo
     except (duckdb.Error, OSError) as error:
         raise EmttaError(f"{file} could not be written: {' '.join(str(error).split())}") from error
     finally:
-        for rest in (temporary, temporary.with_name(f"{temporary.name}.wal")):
-            rest.unlink(missing_ok=True)
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):
+            leftover.unlink(missing_ok=True)
     return Export(file, len(run_ids) or len(store.runs()), file.stat().st_size, copy, left_out)
 
 
-def _check_place(file: Path) -> None:
+def _check_path(file: Path) -> None:
     # Refuse a name with another format's extension, an existing file that is not an export, and a missing folder.
     if file.suffix.lower() not in ENDINGS:
         raise UsageError(f"{file} is not the name of a DuckDB file; choose an ending from: {', '.join(ENDINGS[1:])}")

@@ -15,7 +15,7 @@ Edit = tuple[str, str | None, str | None]
 
 _FIGURES = ("low", "high", "change", "change_low", "change_high", "p")
 
-_FOUND = pa.struct([*((name, pa.float64()) for name in _FIGURES), ("drawn", pa.string())])
+_INTERVAL = pa.struct([*((name, pa.float64()) for name in _FIGURES), ("drawn", pa.string())])
 
 
 def create_functions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -35,14 +35,14 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator
     """Yield the edits that turn each reference into its hypothesis, in order; both normalized, no reference empty."""
     import jiwer  # imported late, as most queries do not need it
 
-    found = jiwer.process_words(list(references), list(hypotheses))
-    for said, heard, chunks in zip(found.references, found.hypotheses, found.alignments, strict=True):
+    aligned = jiwer.process_words(list(references), list(hypotheses))
+    for reference, hypothesis, chunks in zip(aligned.references, aligned.hypotheses, aligned.alignments, strict=True):
         edits: list[Edit] = []
         for chunk in chunks:
             if chunk.type == "equal":
                 continue
-            words: Sequence[str | None] = said[chunk.ref_start_idx : chunk.ref_end_idx]
-            others: Sequence[str | None] = heard[chunk.hyp_start_idx : chunk.hyp_end_idx]
+            words: Sequence[str | None] = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+            others: Sequence[str | None] = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             length = max(len(words), len(others))
             edits += zip(
                 [_KINDS[chunk.type]] * length, words or [None] * length, others or [None] * length, strict=True
@@ -53,8 +53,8 @@ def word_edits(references: Sequence[str], hypotheses: Sequence[str]) -> Iterator
 def _edits_of_batch(references: pa.ChunkedArray, hypotheses: pa.ChunkedArray) -> pa.Array:
     # The edits of some rows, none NULL; all words of a hypothesis for audio without speech are insertions.
     pairs = list(zip(references.to_pylist(), hypotheses.to_pylist(), strict=True))
-    whole = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
-    edits = dict(zip(whole, word_edits(*zip(*whole, strict=True)), strict=True)) if whole else {}
+    nonempty = [pair for pair in dict.fromkeys(pairs) if pair[0].split()]
+    edits = dict(zip(nonempty, word_edits(*zip(*nonempty, strict=True)), strict=True)) if nonempty else {}
     edits |= {pair: [("insertion", None, word) for word in pair[1].split()] for pair in pairs if not pair[0].split()}
     rows = [[dict(zip(_EDIT.names, edit, strict=True)) for edit in edits[pair]] for pair in pairs]
     return pa.array(rows, pa.list_(_EDIT))
@@ -69,7 +69,7 @@ def _intervals_of_batch(
 ) -> pa.Array:
     columns = (utterances, speakers, baseline, errors, words)
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    return pa.array([_interval(*row) for row in rows], _FOUND)
+    return pa.array([_interval(*row) for row in rows], _INTERVAL)
 
 
 def _interval(
@@ -83,12 +83,12 @@ def _interval(
 
     same = (["all"] * len(utterances), utterances, [speaker or "" for speaker in speakers])
     rate = Sample(*same, list(zip(errors, words, strict=True))).rate(["all"])
-    found: dict[str, Any] = {"low": rate.low, "high": rate.high, "drawn": rate.drawn}
+    figures: dict[str, Any] = {"low": rate.low, "high": rate.high, "drawn": rate.drawn}
     before = [count for count in baseline if count is not None]
     if len(before) == len(errors):
         change = Sample(*same, list(zip(before, errors, words, strict=True))).change(["all"])
-        found |= {"change": change.difference, "change_low": change.low, "change_high": change.high, "p": change.p}
-    return found
+        figures |= {"change": change.difference, "change_low": change.low, "change_high": change.high, "p": change.p}
+    return figures
 
 
 _FUNCTIONS: Sequence[tuple[str, Callable[..., pa.Array], Sequence[str], str]] = (

@@ -98,8 +98,8 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
         elif entry.name.endswith(".parquet"):
             yield misplaced(entry.name)
     with duckdb.connect(":memory:") as connection:
-        show = store.backend.attach(connection)
-        show(entries)
+        set_entries = store.backend.attach(connection)
+        set_entries(entries)
         for start in range(0, len(files), _BATCH):
             for name, content in store.backend.read_all(files[start : start + _BATCH]):
                 kind = kind_of(name)
@@ -107,12 +107,12 @@ def _broken_files(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile
                 if isinstance(content, OSError):
                     broken: BrokenFile | None = BrokenFile.refused(name, content)
                 else:
-                    broken = _examined(store, connection, name, content, kind)
+                    broken = _examine(store, connection, name, content, kind)
                 if broken is not None and not (broken.problem == "missing" and not store.backend.exists(name)):
                     yield broken  # unless it was compacted or pruned meanwhile
 
 
-def _examined(
+def _examine(
     store: Store, connection: duckdb.DuckDBPyConnection, name: str, content: bytes, kind: Table | Pack
 ) -> BrokenFile | None:
     found = read_table(name, content, kind)
@@ -120,7 +120,7 @@ def _examined(
         return found
     try:
         url = store.backend.url(name)
-        reason = _wrong_bounds(connection, url, content, found) or _read_otherwise(connection, url, kind, found)
+        reason = _wrong_bounds(connection, url, content, found) or _read_differently(connection, url, kind, found)
     except (*FAILURES, duckdb.Error) as error:
         reason = " ".join(str(error).split())[:300]
     return None if reason is None else BrokenFile(name, reason)
@@ -152,14 +152,16 @@ def _wrong_bounds(connection: duckdb.DuckDBPyConnection, url: str, content: byte
     return None if begin == rows.num_rows else "its footer is damaged: its row count is wrong"
 
 
-def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table) -> str | None:
+def _read_differently(
+    connection: duckdb.DuckDBPyConnection, url: str, kind: Table | Pack, rows: pa.Table
+) -> str | None:
     # Compare the rows read by DuckDB with those read by Arrow.
     columns = ", ".join(f'"{name}"' for name in kind.schema.names)
-    seen = f"SELECT {columns} FROM ({files_select(kind, f'[{path_literal(url)}]')})"
+    read_rows = f"SELECT {columns} FROM ({files_select(kind, f'[{path_literal(url)}]')})"
     connection.register("rows_of_the_file", rows.select(kind.schema.names))
     counts = connection.execute(
-        f"SELECT (SELECT count(*) FROM ({seen})), "
-        f"(SELECT count(*) FROM ({seen} EXCEPT ALL SELECT {columns} FROM rows_of_the_file))"
+        f"SELECT (SELECT count(*) FROM ({read_rows})), "
+        f"(SELECT count(*) FROM ({read_rows} EXCEPT ALL SELECT {columns} FROM rows_of_the_file))"
     ).fetchall()
     connection.unregister("rows_of_the_file")
     return None if counts == [(rows.num_rows, 0)] else "its footer is damaged: different readers see different rows"
@@ -167,8 +169,8 @@ def _read_otherwise(connection: duckdb.DuckDBPyConnection, url: str, kind: Table
 
 def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenFile]:
     # The completion markers of prepared corpora that cannot be read or whose number of shards is wrong.
-    there = {entry.name for entry in entries}
-    for name in sorted(name for name in there if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
+    names = {entry.name for entry in entries}
+    for name in sorted(name for name in names if name.startswith("prepared/") and name.endswith(f"/{COMPLETE_FILE}")):
         try:
             count = int(json.loads(store.backend.read(name))["shards"])
         except OSError as error:
@@ -177,7 +179,7 @@ def _incomplete_corpora(store: Store, entries: Sequence[Entry]) -> Iterator[Brok
         except (ValueError, KeyError, TypeError) as error:
             yield BrokenFile(name, f"it does not say how many shards there are ({error})")
             continue
-        shards = {shard for shard in there if shard.startswith(name.removesuffix(COMPLETE_FILE)) and shard != name}
+        shards = {shard for shard in names if shard.startswith(name.removesuffix(COMPLETE_FILE)) and shard != name}
         if count != len(shards):
             yield BrokenFile(name, f"it records {count} shards, but there are {len(shards)}")
 
@@ -194,9 +196,9 @@ def _incomplete_runs(store: Store, entries: Sequence[Entry]) -> Iterator[BrokenF
             if other in tables and needed not in tables and _is_idle(store, run_id) and not store.backend.exists(name):
                 yield BrokenFile(name, f"the run {run_id} has no such file", "missing")
     for entry in entries:
-        maker = source_of(entry.name)
-        if TABLES["links"].holds(entry.name) and not {"hypotheses", FOLDER} & files[maker]:
-            yield BrokenFile(entry.name, f"the results it links to, of the run {maker}, are gone")
+        source = source_of(entry.name)
+        if TABLES["links"].holds(entry.name) and not {"hypotheses", FOLDER} & files[source]:
+            yield BrokenFile(entry.name, f"the results it links to, of the run {source}, are gone")
 
 
 def _is_idle(store: Store, run_id: str) -> bool:
@@ -223,7 +225,7 @@ def _remedy(store: Store, file: BrokenFile) -> str:
     if file.problem == "other schema":
         return "read it with the release that wrote it, or keep files of other releases in a separate store"
     back = "restore it from a copy, or "
-    if not _holds(file.name) and file.problem == "malformed":
+    if not _is_store_file(file.name) and file.problem == "malformed":
         return "move it out of the store: no command reads it"
     if table == "prepared":
         return f"delete the folder {store.backend.url(file.name.rpartition('/')[0])}; it is prepared again when needed"
@@ -236,6 +238,6 @@ def _remedy(store: Store, file: BrokenFile) -> str:
     return f"{back}delete it, and evaluate its utterances again: {store.command('rerun', run)}"
 
 
-def _holds(name: str) -> bool:
+def _is_store_file(name: str) -> bool:
     kind = kind_of(name)
     return kind is not None and kind.holds(name)

@@ -32,7 +32,7 @@ RENEWAL = 30.0
 STALE = 600.0
 """Seconds without a renewal, by the store's clock, after which a process on another machine counts as dead."""
 
-BARE = "pid:[4026531836]"
+HOST_NAMESPACE = "pid:[4026531836]"
 """The PID namespace of a machine itself, outside any container (Linux's PROC_PID_INIT_INO)."""
 
 _NUMBER = re.compile(r"([0-9]{6,})\.json")
@@ -79,15 +79,15 @@ class Lease:
             LeaseLostError: another process has (the message names it), or the lease was removed.
             StoreError: the lease cannot be read.
         """
-        taken = _taken(store, self.run_id)
-        newest = max(taken, default=0)
+        numbers = _numbers(store, self.run_id)
+        newest = max(numbers, default=0)
         if newest > self.number:
             other = _read(store, self.run_id, newest) or "another process, which has finished"
             raise LeaseLostError(
                 f"the run {self.run_id!r} was taken over by {other}, as this process had not renewed its lease for "
                 f"{STALE:.0f} s; it stops writing, and what it finished before is kept"
             )
-        if self.number not in taken:
+        if self.number not in numbers:
             raise LeaseLostError(
                 f"the lease of the run {self.run_id!r} is gone, {store.backend.url(_file(self.run_id, self.number))}: "
                 "the run was removed, or begun again; this process stops writing"
@@ -100,9 +100,9 @@ def holder(store: Store, run_id: str) -> Holder | None:
     Raises:
         StoreError: the lease cannot be read, so the holder is unknown.
     """
-    newest = max(_taken(store, run_id), default=0)
-    found = _read(store, run_id, newest) if newest else None
-    return found if found is not None and _lives(store, run_id, newest, found) else None
+    newest = max(_numbers(store, run_id), default=0)
+    current = _read(store, run_id, newest) if newest else None
+    return current if current is not None and _is_alive(store, run_id, newest, current) else None
 
 
 @contextmanager
@@ -112,10 +112,10 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
     Raises:
         StoreError: another process is working on it; the message names it.
     """
-    own = Holder.this_process()
-    held = _take(store, run_id, own)
+    owner = Holder.this_process()
+    held = _acquire(store, run_id, owner)
     done = threading.Event()
-    renewing = threading.Thread(target=_renew, args=(store, held, own, done), daemon=True)
+    renewing = threading.Thread(target=_renew, args=(store, held, owner, done), daemon=True)
     renewing.start()
     try:
         yield held
@@ -131,32 +131,32 @@ def lease(store: Store, run_id: str) -> Iterator[Lease]:
 
 def remove_old_leases(store: Store, run_id: str) -> None:
     """Remove the leases of a pruned run except the newest, whose number must not be assigned again."""
-    store.backend.remove([_file(run_id, number) for number in sorted(_taken(store, run_id))[:-1]])
+    store.backend.remove([_file(run_id, number) for number in sorted(_numbers(store, run_id))[:-1]])
 
 
-def _take(store: Store, run_id: str, own: Holder) -> Lease:
-    number = max(_taken(store, run_id), default=0) + 1
+def _acquire(store: Store, run_id: str, owner: Holder) -> Lease:
+    number = max(_numbers(store, run_id), default=0) + 1
     # Of several processes arriving here at once, one creates the file; the others find it and are refused.
     if holder(store, run_id) is None and store.backend.write_new(
-        _file(run_id, number), json.dumps(asdict(own)).encode()
+        _file(run_id, number), json.dumps(asdict(owner)).encode()
     ):
-        taken = _taken(store, run_id)
-        if max(taken, default=0) == number:  # otherwise others have come and gone since the first look
-            store.backend.remove([_file(run_id, other) for other in taken if other < number])
+        numbers = _numbers(store, run_id)
+        if max(numbers, default=0) == number:  # otherwise others have come and gone since the first look
+            store.backend.remove([_file(run_id, other) for other in numbers if other < number])
             return Lease(run_id, number)
     other = holder(store, run_id)
-    newest = max(_taken(store, run_id), default=number)
+    newest = max(_numbers(store, run_id), default=number)
     raise StoreError(
         f"the run {run_id!r} is being worked on by {other or 'another process'}; wait for it, or stop it, and try "
         f"again (if its machine is gone for good, delete {store.backend.url(_file(run_id, newest))})"
     )
 
 
-def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> None:
+def _renew(store: Store, held: Lease, owner: Holder, done: threading.Event) -> None:
     while not done.wait(RENEWAL):
         try:
             held.check(store)
-            store.backend.write(_file(held.run_id, held.number), json.dumps(asdict(own)).encode())
+            store.backend.write(_file(held.run_id, held.number), json.dumps(asdict(owner)).encode())
         except LeaseLostError as error:
             log.error("%s", error)
             return
@@ -164,7 +164,7 @@ def _renew(store: Store, held: Lease, own: Holder, done: threading.Event) -> Non
             log.warning("the lease of the run %s could not be renewed: %s", held.run_id, error)
 
 
-def _taken(store: Store, run_id: str) -> list[int]:
+def _numbers(store: Store, run_id: str) -> list[int]:
     names = [entry.name.rpartition("/")[2] for entry in store.backend.list(_folder(run_id))]
     return [int(match[1]) for match in map(_NUMBER.fullmatch, names) if match]
 
@@ -184,15 +184,15 @@ def _read(store: Store, run_id: str, number: int) -> Holder | None:
         ) from error
 
 
-def _lives(store: Store, run_id: str, number: int, found: Holder) -> bool:
+def _is_alive(store: Store, run_id: str, number: int, found: Holder) -> bool:
     # Whether the holder of a lease is still alive, as far as this process can tell.
     machine, boot, numbers = _machine()
     # A process can be looked up only on its own machine, within one boot and one PID namespace. For any other holder,
     # the age of its last renewal decides.
     if found.host == platform.node():
         if (found.boot, found.numbers) == (boot, numbers):
-            return _runs(found)
-        if found.machine and found.machine == machine and found.boot != boot and found.numbers == BARE:
+            return _is_running(found)
+        if found.machine and found.machine == machine and found.boot != boot and found.numbers == HOST_NAMESPACE:
             return False  # this machine has rebooted since; containers of one image may share a machine id
     return _age(store, _file(run_id, number)) < STALE
 
@@ -221,7 +221,7 @@ def _file(run_id: str, number: int) -> str:
     return f"{_folder(run_id)}/{number:06d}.json"
 
 
-def _runs(found: Holder) -> bool:
+def _is_running(found: Holder) -> bool:
     # Whether a process of this PID namespace is still alive, rather than another with its PID.
     try:
         os.kill(found.process, 0)

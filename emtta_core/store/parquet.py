@@ -49,7 +49,7 @@ class BrokenFile:
         return cls(name, error.strerror or str(error), "missing" if missing else "unreadable", error)
 
     @property
-    def may_come_back(self) -> bool:
+    def may_be_temporary(self) -> bool:
         """Whether its rows exist, though they cannot be read here and now."""
         return self.problem in ("unreadable", "other schema")
 
@@ -158,14 +158,14 @@ def read_table(
 
 def _rows(name: str, content: bytes, row: type[Row], pack: Pack | None, cell: Mapping[str, str | int | None]) -> Any:
     names = [column for column, _, _ in documented(row)]
-    here = dict(zip(names, names, strict=True)) if pack is None else pack.columns(row)
-    table = read_table(name, content, pack or _TABLE_OF[row], [*here.values(), *cell])
+    columns = dict(zip(names, names, strict=True)) if pack is None else pack.columns(row)
+    table = read_table(name, content, pack or _TABLE_OF[row], [*columns.values(), *cell])
     if isinstance(table, BrokenFile):
         return table
     if pack is not None:
         table = table.filter(pack.rows_of(row, cell))
     try:
-        rows = table.select(list(here.values())).rename_columns(names).to_pylist()
+        rows = table.select(list(columns.values())).rename_columns(names).to_pylist()
     except FAILURES as error:
         return BrokenFile(name, _one_line(error))
     nested = _nested(row)
@@ -223,12 +223,12 @@ def _check_ends(
         else:
             kind = kind_of(entry.name)
             assert kind is not None
-            broken = examine(entry.name, _whole_footer(backend, entry, tail), kind)
+            broken = examine(entry.name, _complete_footer(backend, entry, tail), kind)
         if broken is not None:
             yield broken
 
 
-def _whole_footer(backend: Backend, entry: Entry, tail: bytes) -> bytes:
+def _complete_footer(backend: Backend, entry: Entry, tail: bytes) -> bytes:
     # Read the end of a file again if `tail` lacks part of its footer.
     length = _footer_length(tail) + 8
     if length <= len(tail):
@@ -284,29 +284,29 @@ def _schema_fault(name: str, footer: pq.FileMetaData, kind: Table | Pack) -> Bro
             name, f"its schema has version {version}, but this release reads {SCHEMA_VERSION}", "other schema"
         )
     reason = _other_columns(footer.schema.to_arrow_schema(), kind.schema)
-    least, most = kind.rows
-    if reason is None and not least <= footer.num_rows <= (footer.num_rows if most is None else most):
-        reason = f"it has {footer.num_rows} rows, but a file of {kind.name} has {'one' if most else 'at least one'}"
+    minimum, maximum = kind.rows
+    if reason is None and not minimum <= footer.num_rows <= (footer.num_rows if maximum is None else maximum):
+        reason = f"it has {footer.num_rows} rows, but a file of {kind.name} has {'one' if maximum else 'at least one'}"
     return None if reason is None else BrokenFile(name, reason, "malformed")
 
 
-def _other_columns(found: pa.Schema, wanted: pa.Schema) -> str | None:
-    if found.equals(wanted):
+def _other_columns(actual: pa.Schema, expected: pa.Schema) -> str | None:
+    if actual.equals(expected):
         return None
-    lacking = [name for name in wanted.names if name not in found.names]
-    if lacking:
-        return f"it lacks the columns {', '.join(lacking)}"
-    unknown = [name for name in found.names if name not in wanted.names]
+    missing = [name for name in expected.names if name not in actual.names]
+    if missing:
+        return f"it lacks the columns {', '.join(missing)}"
+    unknown = [name for name in actual.names if name not in expected.names]
     if unknown:
         return f"it has columns that its table lacks: {', '.join(unknown)}"
-    if len(found.names) > len(wanted.names):
+    if len(actual.names) > len(expected.names):
         return "it has a column twice"
-    for field_wanted in wanted:
-        here = found.field(field_wanted.name)
-        if here.type != field_wanted.type:
-            return f"its column {here.name} has the type {here.type} instead of {field_wanted.type}"
-        if here.nullable and not field_wanted.nullable:
-            return f"its column {here.name} may be null"
+    for expected_column in expected:
+        column = actual.field(expected_column.name)
+        if column.type != expected_column.type:
+            return f"its column {column.name} has the type {column.type} instead of {expected_column.type}"
+        if column.nullable and not expected_column.nullable:
+            return f"its column {column.name} may be null"
     return None  # harmless: a different order, or a column that is declared non-null but may be null
 
 

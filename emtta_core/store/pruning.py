@@ -24,7 +24,7 @@ from emtta_core.store.states import FOLDER as STATES
 from emtta_core.store.store import Store
 from emtta_core.store.tables import TABLES
 
-SETTLED = 86_400.0
+MIN_AGE = 86_400.0
 """Age in seconds after which rows without a record, or prepared audio without a plan, are not work in progress."""
 
 _KEEP = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[hdw]?)", re.ASCII)
@@ -109,7 +109,7 @@ def plan_pruning(
             WHERE year(created_at) BETWEEN 1 AND 9999 ORDER BY created_at DESC, run_id DESC
         """
         runs = catalogue.query(query).rows
-        unread = {run_of(file.name): file for file in catalogue.broken if file.may_come_back}
+        unread = {run_of(file.name): file for file in catalogue.broken if file.may_be_temporary}
     suites: dict[str, list[tuple[str, datetime, str]]] = {}
     for name, *run in runs:
         suites.setdefault(name, []).append((run[0], run[1], run[2]))
@@ -135,16 +135,16 @@ def plan_pruning(
                 )
     # 3) A run whose results a kept run reuses is kept, which may in turn keep further runs.
     reused = store.reused_runs()
-    left = [] if suite is not None else _left_behind(store, files, now)
-    while reusing := _reusing(reused, [*removals, *left]):
+    leftovers = [] if suite is not None else _leftovers(store, files, now)
+    while reusing := _reusing(reused, [*removals, *leftovers]):
         spared |= {run_id: f"its results are reused by {other}" for run_id, other in reusing.items()}
         removals = [removal for removal in removals if removal.name not in reusing]
-        left = [removal for removal in left if removal.name not in reusing]
+        leftovers = [removal for removal in leftovers if removal.name not in reusing]
     # 4) Prepared audio that only removed runs name is removed.
     removals.sort(key=lambda removal: (removal.created_at or now, removal.name))
-    doomed = {removal.name for removal in (*removals, *left)}
-    corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in doomed], now)
-    return Pruning((*left, *removals), corpora, spared)
+    removed = {removal.name for removal in (*removals, *leftovers)}
+    corpora = () if keep_prepared else _unnamed(store, [name for name in files if name not in removed], now)
+    return Pruning((*leftovers, *removals), corpora, spared)
 
 
 def prune(store: Store, pruning: Pruning) -> Pruning:
@@ -170,8 +170,8 @@ def prune(store: Store, pruning: Pruning) -> Pruning:
         else:
             remove_old_leases(store, removal.name)
             removed.insert(0, removal)
-    wanted = _corpora_in_plans(store, {run_of(entry.name) for entry in store.backend.list("plans")})
-    corpora = [removal for removal in pruning.corpora if wanted is not None and removal.name not in wanted]
+    used = _corpora_in_plans(store, {run_of(entry.name) for entry in store.backend.list("plans")})
+    corpora = [removal for removal in pruning.corpora if used is not None and removal.name not in used]
     for removal in corpora:
         store.backend.remove(removal.files)
     return Pruning(removed, corpora, spared)
@@ -187,7 +187,7 @@ def _changed(store: Store, removal: Removal) -> str | None:
     if record is not None and removal.state != COMPLETE:
         with Catalogue(store, runs=[removal.name]) as catalogue:
             ((state,),) = catalogue.query("SELECT state FROM runs").rows
-            unread = next((file for file in catalogue.broken if file.may_come_back), None)
+            unread = next((file for file in catalogue.broken if file.may_be_temporary), None)
         if state == COMPLETE:
             return "it was completed meanwhile"
         if unread is not None:
@@ -212,7 +212,7 @@ def _remove(store: Store, removal: Removal) -> str | None:
     # Remove a run. If another run has started to reuse its results, keep it and return the reason.
     record, plan, *rest = removal.files
     try:
-        kept = store.backend.read(record) if removal.created_at else b""
+        content = store.backend.read(record) if removal.created_at else b""
     except OSError as error:
         return _unread(store, BrokenFile.refused(record, error))
     store.backend.remove([record])
@@ -222,8 +222,8 @@ def _remove(store: Store, removal: Removal) -> str | None:
     except StoreError as error:
         reason = str(error)
     if reason is not None:
-        if kept:
-            store.backend.write(record, kept)
+        if content:
+            store.backend.write(record, content)
         return reason
     for names in ([plan], rest):
         store.backend.remove(names)
@@ -232,9 +232,9 @@ def _remove(store: Store, removal: Removal) -> str | None:
 
 def _reusing(reused: Mapping[str, Collection[str]], removals: Iterable[Removal]) -> dict[str, str]:
     # The runs to remove whose results a kept run reuses, each with that run.
-    going = {removal.name for removal in removals}
-    found = {run_id: sorted(set(reused.get(run_id, ())) - going) for run_id in going}
-    return {run_id: staying[0] for run_id, staying in found.items() if staying}
+    names = {removal.name for removal in removals}
+    users = {run_id: sorted(set(reused.get(run_id, ())) - names) for run_id in names}
+    return {run_id: kept[0] for run_id, kept in users.items() if kept}
 
 
 def _removal(run_id: str, entries: Sequence[Entry]) -> Removal:
@@ -254,7 +254,7 @@ def _files(store: Store) -> dict[str, list[Entry]]:
     return found
 
 
-def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
+def _leftovers(store: Store, files: Mapping[str, Sequence[Entry]], now: datetime) -> list[Removal]:
     # Remains of killed prunings: the files of runs without a record, if none of them is new.
     return [
         _removal(run_id, entries)
@@ -266,7 +266,7 @@ def _left_behind(store: Store, files: Mapping[str, Sequence[Entry]], now: dateti
 
 
 def _old(entries: Iterable[Entry], now: datetime) -> bool:
-    return max(entry.modified for entry in entries) < now.timestamp() - SETTLED
+    return max(entry.modified for entry in entries) < now.timestamp() - MIN_AGE
 
 
 def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Removal]:
@@ -274,24 +274,24 @@ def _unnamed(store: Store, runs: Iterable[str], now: datetime) -> Sequence[Remov
     corpora: dict[str, list[Entry]] = {}
     for entry in store.backend.list("prepared"):
         corpora.setdefault(entry.name.split("/")[1], []).append(entry)
-    wanted = _corpora_in_plans(store, runs) if corpora else set()
-    if wanted is None:
+    used = _corpora_in_plans(store, runs) if corpora else set()
+    if used is None:
         return ()
     return [
         Removal(corpus_id, [entry.name for entry in entries], sum(entry.size for entry in entries))
         for corpus_id, entries in sorted(corpora.items())
-        if corpus_id not in wanted and _old(entries, now)
+        if corpus_id not in used and _old(entries, now)
     ]
 
 
 def _corpora_in_plans(store: Store, runs: Iterable[str]) -> set[str] | None:
     # The corpora that the plans of runs name; None if a plan cannot be read, so that this is unknown.
-    wanted: set[str] = set()
+    used: set[str] = set()
     for run_id in runs:
         try:
-            wanted |= {row.corpus_id for row in store.plan(run_id)}
+            used |= {row.corpus_id for row in store.plan(run_id)}
         except StoreError:
             return None
         except UsageError:
             continue  # it has rows and no plan
-    return wanted
+    return used

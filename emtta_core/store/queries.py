@@ -84,7 +84,7 @@ SECONDS = 600.0
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", re.IGNORECASE)
-_LEAST = 50_000_000
+_MIN_BYTES = 50_000_000
 """The fewest bytes with which DuckDB can open a store."""
 
 
@@ -120,10 +120,12 @@ class Limits:
         """Refuse limits under which no query can run."""
         if self.seconds is not None and not 0 < self.seconds < float("inf"):
             raise UsageError(f"a time limit of {self.seconds:g} s is out of range; give seconds above 0")
-        if self.memory is not None and self.memory < _LEAST:
-            raise UsageError(f"a memory limit of {decimal(self.memory)} is too small; give at least {decimal(_LEAST)}")
+        if self.memory is not None and self.memory < _MIN_BYTES:
+            raise UsageError(
+                f"a memory limit of {decimal(self.memory)} is too small; give at least {decimal(_MIN_BYTES)}"
+            )
 
-    def answer(self, memory: int) -> int:
+    def result_size(self, memory: int) -> int:
         """The most bytes of a result."""
         return memory // 8
 
@@ -143,12 +145,12 @@ class Limits:
         more = "--memory SIZE" if self.options else "Limits(memory=…), or use a machine with more"
         return f"{what} was stopped at the memory limit of {decimal(memory)}; allow more with {more}"
 
-    def exceeded_answer(self, memory: int) -> str:
+    def exceeded_result(self, memory: int) -> str:
         """The error message for a result that is too large."""
         more = "--memory SIZE" if self.options else "Limits(memory=…)"
         return (
-            f"the query was stopped: its result is larger than {decimal(self.answer(memory))}, an eighth of the memory "
-            f"limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
+            f"the query was stopped: its result is larger than {decimal(self.result_size(memory))}, an eighth of the "
+            f"memory limit; ask for fewer rows or columns (LIMIT), or allow more with {more}"
         )
 
 
@@ -177,7 +179,7 @@ def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command:
     """
     code = _NOT_CODE.sub(" ", sql)
     if "syntax error" in message or "SELECT clause without selection list" in message:
-        found = [name for name in reserved_columns(connection) if _stands_alone(name, code)]
+        found = [name for name in reserved_columns(connection) if _is_bare(name, code)]
         return "".join(f'\n{name} is an SQL keyword; write the column in double quotes: "{name}"' for name in found)
     if (table := _NO_TABLE.search(message)) is not None:
         name = table[1].strip('"')
@@ -189,7 +191,7 @@ def hint(connection: duckdb.DuckDBPyConnection, sql: str, message: str, command:
     return ""
 
 
-def _stands_alone(name: str, code: str) -> bool:
+def _is_bare(name: str, code: str) -> bool:
     # Whether a keyword occurs in a query where SQL does not expect it.
     return re.search(rf"(?<!\.)\b{name}\b", _KEYWORD_USES.sub(" ", code), re.IGNORECASE) is not None
 

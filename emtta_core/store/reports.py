@@ -19,11 +19,11 @@ _PARAMETER = re.compile(
     r"^-- param (?P<name>\w+)(?: = (?P<default>[^:\[]*?))?(?: \[(?P<allowed>[^\]]+)\])?: (?P<text>.*)$", re.MULTILINE
 )
 _COLUMNS = re.compile(r'--   (?P<names>(?:"?[\w<>…]+"?, )*"?[\w<>…]+"?) +(?P<text>\S.*)')
-_FURTHER = re.compile(r"--    +(?P<text>\S.*)")
+_CONTINUED = re.compile(r"--    +(?P<text>\S.*)")
 _CELL = re.compile(r"^-- cell (?P<name>[\w/]+): (?P<template>.*)$", re.MULTILINE)
 _OPTIONAL = re.compile(r"^-- optional (?P<name>\w+)$", re.MULTILINE)
-_OF_STORE = re.compile(r"^-- of the whole store$", re.MULTILINE)
-_DECLARATIONS = (_PARAMETER, _CELL, _OPTIONAL, _OF_STORE)
+_READS_STORE = re.compile(r"^-- of the whole store$", re.MULTILINE)
+_DECLARATIONS = (_PARAMETER, _CELL, _OPTIONAL, _READS_STORE)
 _GRAIN = "-- grain: "
 _SUMMARY = re.compile(r"^-- (?P<name>[\w-]+): (?P<text>.*)$", re.MULTILINE)
 _POSITION = re.compile(r"^\d+_")
@@ -82,7 +82,7 @@ class Query:
     parameters: Mapping[str, Parameter]  # the parameters in its header, by name
     cells: tuple[SharedCell, ...]  # which columns share a cell when displayed
     optional: frozenset[str]  # the columns that are hidden when displayed if no row has a value
-    of_store: bool  # whether it reads runs other than its own, or prepared audio
+    reads_store: bool  # whether it reads runs other than its own, or prepared audio
     sql: str  # the whole file, one SELECT
 
 
@@ -129,8 +129,8 @@ def _parse(file: Path) -> Query:
     cells = tuple(SharedCell(match["name"], match["template"]) for match in _CELL.finditer(sql))
     optional = frozenset(match["name"] for match in _OPTIONAL.finditer(sql))
     grain, notes, columns = _read_head(sql)
-    of_store, text = bool(_OF_STORE.search(sql)), head["text"]
-    return Query(name, text, grain, notes, columns, MappingProxyType(parameters), cells, optional, of_store, sql)
+    reads_store, text = bool(_READS_STORE.search(sql)), head["text"]
+    return Query(name, text, grain, notes, columns, MappingProxyType(parameters), cells, optional, reads_store, sql)
 
 
 def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
@@ -139,12 +139,12 @@ def _read_head(sql: str) -> tuple[str, tuple[str, ...], Mapping[str, str]]:
     columns: dict[str, str] = {}
     described: list[str] = []
     for line in takewhile(lambda line: line.startswith("--"), sql.splitlines()[1:]):
-        of_columns, further = _COLUMNS.fullmatch(line), _FURTHER.fullmatch(line)
+        of_columns, continued = _COLUMNS.fullmatch(line), _CONTINUED.fullmatch(line)
         if of_columns:
             described = [name.strip('"') for name in of_columns["names"].split(", ")]
             columns |= dict.fromkeys(described, of_columns["text"])
-        elif further and described:
-            columns |= {name: f"{columns[name]} {further['text']}" for name in described}
+        elif continued and described:
+            columns |= {name: f"{columns[name]} {continued['text']}" for name in described}
         elif line.startswith(_GRAIN):
             grain = line.removeprefix(_GRAIN)
         elif line != "-- columns:" and not any(one.fullmatch(line) for one in _DECLARATIONS):
@@ -203,9 +203,9 @@ def parameter_values(
         if values["by"] not in names:
             raise unknown("property of the utterances,", str(values["by"]), names)
     for key in _OF_RUN:
-        asked = values.get(key)
-        if asked is not None and "run_id" in values:
-            _check_of_run(connection, values["run_id"], key, asked)
+        selected = values.get(key)
+        if selected is not None and "run_id" in values:
+            _check_of_run(connection, values["run_id"], key, selected)
     return values
 
 
@@ -218,17 +218,17 @@ def check_values(
         UsageError: names the parameters without a value, and the unused values.
     """
     names = list(given) if isinstance(given, Mapping) else [str(index + 1) for index in range(len(given or ()))]
-    wanted = [name for statement in connection.extract_statements(sql) for name in statement.named_parameters]
+    expected = [name for statement in connection.extract_statements(sql) for name in statement.named_parameters]
     known = {name.lower() for name in names}  # DuckDB ignores case too
-    missing = sorted(f"${name}" for name in wanted if name.lower() not in known)
+    missing = sorted(f"${name}" for name in expected if name.lower() not in known)
     if missing:
         raise UsageError(
             f"the query's {', '.join(missing)} has no value; give one (--param NAME=VALUE for $NAME), "
             "or write it into the query"
         )
     for name in names:
-        if name.lower() not in {other.lower() for other in wanted}:
-            raise unknown("parameter of the query,", name, wanted)
+        if name.lower() not in {other.lower() for other in expected}:
+            raise unknown("parameter of the query,", name, expected)
 
 
 def _check_of_run(connection: duckdb.DuckDBPyConnection, run_id: str | None, column: str, value: str) -> None:

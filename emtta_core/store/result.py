@@ -52,9 +52,9 @@ def to_arrow(relation: duckdb.DuckDBPyRelation, *, as_text: Collection[str] = ()
         duckdb.Error: the query fails; some failures occur only while a batch is read.
     """
     kinds = relation.types
-    wanted = [_portable(kind, as_text) for kind in kinds]
-    if [str(kind) for kind in kinds] != wanted:
-        columns = enumerate(zip(wanted, relation.columns, strict=True), 1)
+    types = [_portable(kind, as_text) for kind in kinds]
+    if [str(kind) for kind in kinds] != types:
+        columns = enumerate(zip(types, relation.columns, strict=True), 1)
         casts = [f"CAST(#{index} AS {kind}) AS {_quoted(name)}" for index, (kind, name) in columns]
         relation = relation.project(", ".join(casts))
     return relation.to_arrow_reader(BATCH)

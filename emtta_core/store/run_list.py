@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from emtta_core import cache
-from emtta_core.cache import SETTLED
+from emtta_core.cache import MIN_AGE
 from emtta_core.store.catalogue import Catalogue
 from emtta_core.store.parquet import misplaced
 from emtta_core.store.queries import Limits
@@ -48,7 +48,7 @@ class RunList:
         )
         self._cached: pa.Table | None = None
         self._digests: Mapping[str, str] | None = None
-        self._found: Result | None = None
+        self._result: Result | None = None
         self._incomplete: Collection[str] = ()
 
     def refresh(self) -> Result:
@@ -60,10 +60,10 @@ class RunList:
         """
         snapshot = Snapshot.take(self._backend, tables=_TABLES)
         digests = _digests(snapshot)
-        if self._found is None or digests != self._digests or self._incomplete:
-            self._found = self._updated(snapshot, digests)
+        if self._result is None or digests != self._digests or self._incomplete:
+            self._result = self._updated(snapshot, digests)
             self._digests = digests
-        return self._found
+        return self._result
 
     def _updated(self, snapshot: Snapshot, digests: Mapping[str, str]) -> Result:
         # Compute the rows of runs whose files have changed; take the others from the cache.
@@ -97,11 +97,11 @@ class RunList:
     def _write_cache(self, snapshot: Snapshot) -> None:
         # Cache the rows of runs whose files are old enough for a later change to show in their times.
         assert self._cached is not None
-        changing = {run_of(entry.name) for entry in snapshot.entries if entry.modified > time.time() - SETTLED}
-        rested = _of_runs(self._cached, set(self._cached["run_id"].to_pylist()) - _with_reusing(snapshot, changing))
+        changing = {run_of(entry.name) for entry in snapshot.entries if entry.modified > time.time() - MIN_AGE}
+        unchanging = _of_runs(self._cached, set(self._cached["run_id"].to_pylist()) - _with_reusing(snapshot, changing))
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rested.schema) as stream:
-            stream.write_table(rested)
+        with pa.ipc.new_stream(sink, unchanging.schema) as stream:
+            stream.write_table(unchanging)
         cache.save(REPORT, self._key, {"rows": base64.b64encode(sink.getvalue()).decode()})
 
     def _warn_of_misplaced(self, snapshot: Snapshot, reported: Collection[str]) -> None:
@@ -116,10 +116,12 @@ def _digests(snapshot: Snapshot) -> dict[str, str]:
     lines: dict[str, list[str]] = {}
     for entry in (*snapshot.entries, *snapshot.misplaced):
         lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")
-    own = {run_id: _digest(of_run) for run_id, of_run in lines.items()}
+    run_digests = {run_id: _digest(of_run) for run_id, of_run in lines.items()}
     makers = sources(snapshot.loose["links"])
     return {
-        run_id: _digest([own[run_id], *(own.get(maker, "") for maker in sorted(makers.get(run_id, ())))])
+        run_id: _digest(
+            [run_digests[run_id], *(run_digests.get(maker, "") for maker in sorted(makers.get(run_id, ())))]
+        )
         for run_id in (run_of(entry.name) for entry in snapshot.loose["runs"])
     }
 

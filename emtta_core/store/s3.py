@@ -44,7 +44,7 @@ _KEYS = 1000  # the most objects that one request may remove
 _TRIES = 5
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
 class S3(Backend):
@@ -80,10 +80,10 @@ class S3(Backend):
 
     def check_writable(self) -> str:
         """Check that objects can be written, leave nothing behind, and return a sentence that says so."""
-        there, name = self.is_there(), f".emtta-{os.urandom(6).hex()}"
+        exists, name = self.is_there(), f".emtta-{os.urandom(6).hex()}"
         self.write(name, b"")
         self.remove([name])
-        return f"{self.location} can be {'written' if there else 'created'}"
+        return f"{self.location} can be {'written' if exists else 'created'}"
 
     def attach(self, connection: duckdb.DuckDBPyConnection) -> Callable[[Sequence[Entry]], None]:
         """Let DuckDB read through this backend's file system, many files at once."""
@@ -91,7 +91,7 @@ class S3(Backend):
         connection.register_filesystem(filesystem)
         connection.execute(f"SET threads = {CONNECTIONS}")  # reading is bound by network latency, not by cores
         connection.execute("SET enable_external_file_cache = false")  # it detects changes only to the second
-        return filesystem.show
+        return filesystem.set_entries
 
     # Reading
 
@@ -165,10 +165,10 @@ class S3(Backend):
         """Remove objects, 1,000 per request."""
         keys = [{"Key": self._key(name)} for name in names]
         for start in range(0, len(keys), _KEYS):
-            doomed = {"Objects": keys[start : start + _KEYS], "Quiet": True}
+            batch = {"Objects": keys[start : start + _KEYS], "Quiet": True}
             with self._explaining_errors("remove"):
-                answer = self._files.call_s3("delete_objects", Bucket=self._bucket, Delete=doomed)
-            for failed in answer.get("Errors", ()):
+                response = self._files.call_s3("delete_objects", Bucket=self._bucket, Delete=batch)
+            for failed in response.get("Errors", ()):
                 raise StoreError(
                     f"cannot remove s3://{self._bucket}/{failed['Key']}: {failed.get('Message', failed.get('Code'))}; "
                     "check the permission s3:DeleteObject"
@@ -238,9 +238,9 @@ class S3(Backend):
             _raise_explained(error, what, self.location if name is None else self.url(name), self._bucket)
 
 
-def _in_parallel(ask: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[tuple[Item, Answer | OSError]]:
+def _in_parallel(ask: Callable[[Item], Output], items: Iterable[Item]) -> Iterator[tuple[Item, Output | OSError]]:
     # Each item with the result of `ask`, or the `OSError` that it raises; in order, many at a time.
-    def answer(item: Item) -> tuple[Item, Answer | OSError]:
+    def answer(item: Item) -> tuple[Item, Output | OSError]:
         try:
             return item, ask(item)
         except OSError as error:
@@ -284,7 +284,7 @@ class _UnknownRequestError(StoreError):
 _UNKNOWN_REQUEST = {"NotImplemented", "501"}
 _BAD_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
 _FORBIDDEN = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "Forbidden", "403"}
-_ELSEWHERE = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_WRONG_REGION = {"PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 _PERMISSION = {
     "list": "s3:ListBucket",
@@ -333,7 +333,7 @@ def _reason(error: Exception, code: str, what: str, bucket: str) -> str:
         return f"{server} rejects the credentials ({text}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if code in _FORBIDDEN:
         return f"{server} denies access ({text}); grant the credentials' owner the permission {_PERMISSION[what]}"
-    if code in _ELSEWHERE:
+    if code in _WRONG_REGION:
         return f"the bucket {bucket!r} is in another region ({text}); set AWS_REGION to that region"
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
         return "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class StoreFileSystem(AbstractFileSystem):
     """The files of one store, by their `url`.
 
-    Files passed to `show` are not listed again; others are listed once per query, 1,000 per request. A file of a few
-    kilobytes takes one request, which the check for broken files has already made.
+    Files passed to `set_entries` are not listed again; others are listed once per query, 1,000 per request. A file of
+    a few kilobytes takes one request, which the check for broken files has already made.
     """
 
     protocol = "s3"
@@ -30,7 +30,7 @@ class StoreFileSystem(AbstractFileSystem):
         self._known: Mapping[str, Entry] = {}
         self._listings: dict[str, Mapping[str, Entry]] = {}
 
-    def show(self, entries: Sequence[Entry]) -> None:
+    def set_entries(self, entries: Sequence[Entry]) -> None:
         """Use these files as listed; list other files again when they are requested."""
         self._known = {entry.name: entry for entry in entries}
         self._listings = {}
@@ -83,6 +83,6 @@ class StoreFileSystem(AbstractFileSystem):
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     # Whether the parts of a name match those of a pattern: each equal, `*`, or `*` followed by a suffix.
     return len(parts) == len(pattern) and all(
-        part.endswith(wanted[1:]) if wanted.startswith("*") else part == wanted
-        for part, wanted in zip(parts, pattern, strict=True)
+        part.endswith(expected[1:]) if expected.startswith("*") else part == expected
+        for part, expected in zip(parts, pattern, strict=True)
     )

@@ -65,7 +65,7 @@ FOLDER = "packs"
 _RENAMED = {("scores", "error"): "score_error"}
 """Columns of a pack that have another name in their table, as a second table of the pack uses that name too."""
 
-_ALWAYS = {"hypotheses": "reference", "scores": "normalizer"}
+_NEVER_NULL = {"hypotheses": "reference", "scores": "normalizer"}
 """By table, a column that is never null in its rows, to tell apart pack rows that come only from another table."""
 
 
@@ -107,19 +107,19 @@ class Pack:
 
     def rows_of(self, row: type[Any], cell: Mapping[str, str | int | None]) -> pc.Expression:
         """The filter for rows that are records of a table and, given by column and value, of a cell."""
-        always = _ALWAYS.get(self._table_of(row))
-        given = ((pc.field(name), value) for name, value in cell.items())
-        conditions = [field.is_null() if value is None else field == value for field, value in given]
-        conditions += [pc.field(always).is_valid()] if always else []
+        never_null = _NEVER_NULL.get(self._table_of(row))
+        terms = ((pc.field(name), value) for name, value in cell.items())
+        conditions = [field.is_null() if value is None else field == value for field, value in terms]
+        conditions += [pc.field(never_null).is_valid()] if never_null else []
         return reduce(operator.and_, conditions, pc.scalar(True))
 
     def select(self, table: str, source: str) -> str:
         """The SELECT of a table's rows, from `source`, the SELECT of packs of this kind."""
         columns = ", ".join(
-            f'"{here}" AS "{name}"' if here != name else f'"{name}"'
-            for name, here in self.columns(TABLES[table].row).items()
+            f'"{column}" AS "{name}"' if column != name else f'"{name}"'
+            for name, column in self.columns(TABLES[table].row).items()
         )
-        some = f" WHERE {_ALWAYS[table]} IS NOT NULL" if table in _ALWAYS else ""
+        some = f" WHERE {_NEVER_NULL[table]} IS NOT NULL" if table in _NEVER_NULL else ""
         return f"SELECT {columns}, run_id, domain, method, seed FROM ({source}){some}"
 
     def _table_of(self, row: type[Any]) -> str:
@@ -156,7 +156,7 @@ def kind_of(name: str) -> Table | Pack | None:
     return PACKS.get(rest.partition("/")[0]) if first == FOLDER else TABLES.get(first)
 
 
-_LISTED_ALONE = 20
+_MAX_LISTED_RUNS = 20
 """The most runs whose folders are listed one by one; beyond that, everything is listed, as object stores charge per
 listing."""
 
@@ -184,21 +184,21 @@ class Snapshot:
         """
         if runs is not None:
             tables = {"links", *tables}  # reused results count in a run
-        if runs is not None and len(runs) > _LISTED_ALONE:
+        if runs is not None and len(runs) > _MAX_LISTED_RUNS:
             return cls.take(backend, tables=[name for name in tables if TABLES[name].keys]).of_runs(runs, ())
 
-        def below(folder: str, reused: bool) -> list[Entry]:
+        def list_below(folder: str, reused: bool) -> list[Entry]:
             # List a folder, or the parts of it that belong to the runs and to those whose results they reuse.
             if runs is None:
                 return list(backend.list(folder))
-            wanted = sorted({*runs, *(makers if reused else ())})
-            return [entry for run in wanted for entry in backend.list(f"{folder}/run_id={run}")]
+            listed_runs = sorted({*runs, *(source_runs if reused else ())})
+            return [entry for run in listed_runs for entry in backend.list(f"{folder}/run_id={run}")]
 
         # The links first: they name the other runs whose results count in these.
-        links = below("links", reused=False) if "links" in tables else []
-        makers = {source_of(entry.name) for entry in links}
+        links = list_below("links", reused=False) if "links" in tables else []
+        source_runs = {source_of(entry.name) for entry in links}
         listed = {
-            name: links if name == "links" else below(name, name in REUSED)
+            name: links if name == "links" else list_below(name, name in REUSED)
             for name in tables
             if TABLES[name].keys or runs is None
         }
@@ -210,14 +210,14 @@ class Snapshot:
                 return []
             if runs is None:
                 return [entry for entry in all_packs if entry.name.startswith(f"{pack.folder}/")]
-            return below(pack.folder, not REUSED.isdisjoint(pack.tables))
+            return list_below(pack.folder, not REUSED.isdisjoint(pack.tables))
 
         misplaced: list[Entry] = []
-        found = {name: _files_of(TABLES[name], entries, misplaced) for name, entries in listed.items()}
+        accepted = {name: _files_of(TABLES[name], entries, misplaced) for name, entries in listed.items()}
         packs = {name: newest(_files_of(pack, packs_of(pack), misplaced)) for name, pack in PACKS.items()}
         loose = {
             table: tuple(uncovered(entries, packs[PACK_OF[table].name])) if table in PACK_OF else tuple(entries)
-            for table, entries in found.items()
+            for table, entries in accepted.items()
         }
         return cls(loose, {name: tuple(entries.values()) for name, entries in packs.items()}, tuple(misplaced))
 
@@ -272,13 +272,13 @@ def cell_files(backend: Backend, table: str, run_id: str, folder: str) -> Sequen
 
 def _files_of(kind: Table | Pack, entries: Iterable[Entry], misplaced: list[Entry]) -> list[Entry]:
     # The files of a table or kind of pack; other Parquet files among them are added to `misplaced`.
-    held = []
+    accepted = []
     for entry in entries:
         if kind.holds(entry.name):
-            held.append(entry)
+            accepted.append(entry)
         elif entry.name.endswith(".parquet"):
             misplaced.append(entry)
-    return held
+    return accepted
 
 
 def newest(entries: Iterable[Entry]) -> dict[str, Entry]:

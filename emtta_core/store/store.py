@@ -45,7 +45,7 @@ from emtta_core.store.tables import TABLES, CellKey, PreparedCorpus, Table
 COMPLETE_FILE = "_complete.json"
 """The file of a prepared corpus that is written last."""
 
-_REMEDY = "Try again, or use the release that wrote it"
+_ADVICE = "Try again, or use the release that wrote it"
 """What to do about a file that exists but cannot be read."""
 
 Row = TypeVar("Row")
@@ -217,11 +217,11 @@ class Store:
         Raises:
             StoreError: a file exists but cannot be read; its work must not be repeated.
         """
-        found = [*self._reused(key, cell_id), *self._made(key, cell_id)]
+        found = [*self._reused(key, cell_id), *self._computed(key, cell_id)]
         found.sort(key=lambda item: (item[2].error is None, item[1]))
         return {utterance_id: done for utterance_id, _, done in found}  # the last one of each utterance wins
 
-    def _made(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
+    def _computed(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
         # The utterances finished by attempts at a cell, each with its attempt.
         scores = {
             (row.utterance_id, row.attempt): row
@@ -234,13 +234,13 @@ class Store:
                 yield row.utterance_id, row.attempt, DoneUtterance(row, score if row.error is None else None)
 
     def _reused(self, key: CellKey, cell_id: str) -> Iterator[tuple[str, int, DoneUtterance]]:
-        wanted: dict[tuple[CellKey, str], set[tuple[str, int]]] = {}
-        for maker, link in self.links(key.run_id):
+        needed: dict[tuple[CellKey, str], set[tuple[str, int]]] = {}
+        for source_run, link in self.links(key.run_id):
             if (link.domain, link.method, link.cell_id) == (key.domain, key.method, cell_id):
-                made_by = CellKey(maker, link.source_domain, link.source_method, key.seed), link.source_cell_id
-                wanted.setdefault(made_by, set()).add((link.utterance_id, link.source_attempt))
-        for made_by, utterances in wanted.items():
-            for utterance_id, attempt, done in self._made(*made_by):
+                source = CellKey(source_run, link.source_domain, link.source_method, key.seed), link.source_cell_id
+                needed.setdefault(source, set()).add((link.utterance_id, link.source_attempt))
+        for source, utterances in needed.items():
+            for utterance_id, attempt, done in self._computed(*source):
                 if (utterance_id, attempt) in utterances:
                     yield utterance_id, 0, done
 
@@ -309,15 +309,15 @@ class Store:
             return None
         except OSError as error:
             self._raise_unreadable_audio(BrokenFile.refused(f"{folder}/{COMPLETE_FILE}", error))
-        there = {entry.name: entry for entry in self.backend.list(folder)}
-        if not 0 <= count <= len(there):
+        entries = {entry.name: entry for entry in self.backend.list(folder)}
+        if not 0 <= count <= len(entries):
             return None
         shards = tuple(f"{folder}/part-{shard:05d}.parquet" for shard in range(count))
-        if any(name not in there for name in shards):
+        if any(name not in entries for name in shards):
             return None
-        broken = tuple(check_footers(self.backend, [there[name] for name in shards]))
+        broken = tuple(check_footers(self.backend, [entries[name] for name in shards]))
         for file in broken:
-            if file.may_come_back:
+            if file.may_be_temporary:
                 self._raise_unreadable_audio(file)
         return None if broken else PreparedCorpus(corpus_id, utterances, shards, left_out, errors, first_error)
 
@@ -338,14 +338,14 @@ class Store:
         # Skip files whose rows are lost, with a warning; raise StoreError for one whose rows may come back.
         found = list(found)
         for _, rows in found:
-            if isinstance(rows, BrokenFile) and rows.may_come_back:
-                remedy = f"Nothing was changed. {_REMEDY}, and start again: finished work is kept"
+            if isinstance(rows, BrokenFile) and rows.may_be_temporary:
+                remedy = f"Nothing was changed. {_ADVICE}, and start again: finished work is kept"
                 raise_unreadable(self.backend, rows, remedy)
         yield from skip_broken(self.backend, found)
 
     def _raise_unreadable_audio(self, file: BrokenFile) -> NoReturn:
         folder = self.backend.url(file.name.rpartition("/")[0])
-        remedy = f"{_REMEDY}; if it is damaged for good, delete {folder} to have it prepared again"
+        remedy = f"{_ADVICE}; if it is damaged for good, delete {folder} to have it prepared again"
         raise_unreadable(self.backend, file, remedy)
 
     def _rows(self, table: str, key: CellKey, row: type[Row]) -> Iterator[Row]:
@@ -355,8 +355,8 @@ class Store:
             packs = [entry.name for entry in files if entry.name.startswith(f"{FOLDER}/")]
             shards = [entry.name for entry in files if entry.name not in packs]
             cell = {"domain": key.domain, "method": key.method, "seed": key.seed}
-            of_packs = read_each(self.backend, packs, row, PACK_OF[table], **cell)
-            found = [*read_each(self.backend, shards, row), *of_packs]
+            from_packs = read_each(self.backend, packs, row, PACK_OF[table], **cell)
+            found = [*read_each(self.backend, shards, row), *from_packs]
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break
         for _, rows in self._without_lost(found):
@@ -371,8 +371,8 @@ class Store:
         if isinstance(rows, BrokenFile):
             if not self.backend.exists(name) and not self.backend.exists(record):
                 raise unknown("run", run_id, list(self.runs()))
-            again = f"delete {self.backend.url(record)} and run the suite again, which keeps finished work"
-            raise_unreadable(self.backend, rows, f"Nothing was changed. {_REMEDY}; if it is damaged for good, {again}")
+            advice = f"delete {self.backend.url(record)} and run the suite again, which keeps finished work"
+            raise_unreadable(self.backend, rows, f"Nothing was changed. {_ADVICE}; if it is damaged for good, {advice}")
         return rows
 
 

@@ -30,9 +30,9 @@ def create_views(connection: duckdb.DuckDBPyConnection, backend: Backend) -> Non
     a database file in the user's cache, and copied from there within milliseconds.
     """
     file = _bound_views()
-    for there in (True, False):
+    for reuse in (True, False):
         with suppress(duckdb.Error, OSError):
-            if not there:
+            if not reuse:
                 _bind_views(file, backend)
             _copy_views(connection, file)
             return
@@ -156,13 +156,13 @@ def materialize_rows(connection: duckdb.DuckDBPyConnection, changed: Collection[
     for name in names:
         connection.execute(f'CREATE OR REPLACE VIEW {name} AS FROM held."{name}"')
     stack = views()
-    for name in _OF_STATISTICS if set(changed) <= {"statistics"} else (*_FIGURES, *_OF_STATISTICS):
+    for name in _STATISTICS_VIEWS if set(changed) <= {"statistics"} else (*_FIGURES, *_STATISTICS_VIEWS):
         connection.execute(f'CREATE OR REPLACE TABLE held."{name}" AS\n{stack[name].sql}')
         connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS FROM held."{name}"')
 
 
 _FIGURES = ("planned", "attempts", "cells", "domains", "groups", "revisions")
-_OF_STATISTICS = ("statistics", "method_pairs", "best")
+_STATISTICS_VIEWS = ("statistics", "method_pairs", "best")
 """Views with few rows on which others are built, in stack order; as tables, they are computed only once."""
 
 
@@ -192,12 +192,12 @@ def scan(backend: Backend, snapshot: Snapshot) -> Iterator[BrokenFile]:
     """Yield the files that DuckDB cannot read, trying every column except audio."""
     broken = tuple(check_footers(backend, tuple(snapshot.entries)))
     yield from broken
-    left = snapshot.without({file.name for file in broken})
+    intact = snapshot.without({file.name for file in broken})
     sources: list[tuple[list[str], Table | Pack, Sequence[Entry]]]
-    sources = [(table.schema.names, table, left.loose.get(table.name, ())) for table in TABLES.values()]
-    sources += [(pack.schema.names, pack, left.packs[pack.name]) for pack in PACKS.values()]
+    sources = [(table.schema.names, table, intact.loose.get(table.name, ())) for table in TABLES.values()]
+    sources += [(pack.schema.names, pack, intact.packs[pack.name]) for pack in PACKS.values()]
     with duckdb.connect(":memory:") as connection:
-        backend.attach(connection)(tuple(left.entries))
+        backend.attach(connection)(tuple(intact.entries))
         for names, kind, entries in sources:
             columns = ", ".join(f'max(hash("{name}"))' for name in names if name != "audio")
             for entry in entries:

@@ -74,8 +74,8 @@ def _one_of(names: Sequence[str]) -> AfterValidator:
     def check(value: str) -> str:
         if value not in names and not PATH.fullmatch(value):
             allowed = "".join(f"{name!r}, " for name in names) + ("or " if names else "")
-            wanted = "Input should be {allowed}a plug-in such as 'package.module:object'"
-            raise PydanticCustomError("part", wanted, {"allowed": allowed})
+            message = "Input should be {allowed}a plug-in such as 'package.module:object'"
+            raise PydanticCustomError("part", message, {"allowed": allowed})
         return value
 
     return AfterValidator(check)
@@ -133,14 +133,14 @@ class MethodChoice(Record):
             raise ValueError(
                 f"the name {self.name!r} is that of a built-in method; choose another for the one composed here"
             )
-        made = self.method()
-        loss = made.objective
-        wants = not isinstance(loss, Objective) or loss.policy or (loss.entropy and loss.estimator == "token")
-        if made.candidates != "none" and not wants:
+        composed = self.method()
+        loss = composed.objective
+        has_loss = not isinstance(loss, Objective) or loss.policy or (loss.entropy and loss.estimator == "token")
+        if composed.candidates != "none" and not has_loss:
             raise ValueError(
                 f"{self.name!r} has no loss: set policy = true, or entropy = true with estimator = 'token'"
             )
-        unused = self._unused(made)
+        unused = self._unused(composed)
         if unused:
             raise ValueError(f"{self.name!r} does not use {', '.join(unused)}: remove that")
         self._check_sweep()
@@ -161,12 +161,12 @@ class MethodChoice(Record):
             return method(self.name)
         if self.adapter is not None:
             return Method(self.name, "none", adapter=self.adapter, summary=f"the plug-in {self.adapter}")
-        like = method(self._base)
-        own = self._given("candidates", "parameters", "decision")
-        objective = like.objective if self.objective is None else self.objective
+        base = method(self._base)
+        own_parts = self._set_fields("candidates", "parameters", "decision")
+        objective = base.objective if self.objective is None else self.objective
         if isinstance(objective, Objective):
-            objective = replace(objective, **self._given(*(field.name for field in fields(Objective))))
-        return replace(like, name=self.name, objective=objective, summary=f"composed, like {like.name}", **own)
+            objective = replace(objective, **self._set_fields(*(field.name for field in fields(Objective))))
+        return replace(base, name=self.name, objective=objective, summary=f"composed, like {base.name}", **own_parts)
 
     def points(self) -> "list[MethodChoice]":
         """The methods of a sweep, each named after its values; without a sweep, the method itself."""
@@ -175,12 +175,12 @@ class MethodChoice(Record):
         given = {name: value for name, value in super().identity().items() if value is not None and name != "sweep"}
         if self.adapter is None:
             given["base"] = self._base
-        made = []
+        points = []
         for values in product(*self.sweep.values()):
-            own = dict(zip(self.sweep, values, strict=True))
-            name = self.name + "".join(f"+{option}-{_written(value)}" for option, value in own.items())
-            made.append(given | {"name": name, "adaptation": (self.adaptation or {}) | own})
-        return [MethodChoice.model_validate(point) for point in made]
+            own_options = dict(zip(self.sweep, values, strict=True))
+            name = self.name + "".join(f"+{option}-{_written(value)}" for option, value in own_options.items())
+            points.append(given | {"name": name, "adaptation": (self.adaptation or {}) | own_options})
+        return [MethodChoice.model_validate(point) for point in points]
 
     @property
     def _base(self) -> str:
@@ -206,22 +206,22 @@ class MethodChoice(Record):
         """The options of the suite, overridden by those of the method."""
         return options.changed(**(self.adaptation or {}))
 
-    def _unused(self, made: Method) -> list[str]:
+    def _unused(self, composed: Method) -> list[str]:
         idle: tuple[str, ...] = ()
-        of_paper = tuple(field.name for field in fields(Objective))
+        objective_fields = tuple(field.name for field in fields(Objective))
         if self.adapter is not None:
-            idle = ("base", "candidates", "objective", *of_paper, "parameters", "decision")
-        elif made.candidates == "none":
-            idle = ("objective", *of_paper, "parameters")
-        elif not isinstance(made.objective, Objective):
-            idle = of_paper
-        elif not made.objective.policy:
+            idle = ("base", "candidates", "objective", *objective_fields, "parameters", "decision")
+        elif composed.candidates == "none":
+            idle = ("objective", *objective_fields, "parameters")
+        elif not isinstance(composed.objective, Objective):
+            idle = objective_fields
+        elif not composed.objective.policy:
             idle = ("credit", "baseline")
-        idle += () if made.adapts else ("stream",)
+        idle += () if composed.adapts else ("stream",)
         options = [f"{where}.{name}" for where in ("adaptation", "sweep") for name in getattr(self, where) or {}]
-        return [*self._given(*idle), *(name for name in options if name.partition(".")[2] not in made.options)]
+        return [*self._set_fields(*idle), *(name for name in options if name.partition(".")[2] not in composed.options)]
 
-    def _given(self, *names: str) -> dict[str, Any]:
+    def _set_fields(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 

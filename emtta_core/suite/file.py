@@ -19,7 +19,7 @@ def suite_names() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-_LAID_OVER = ("model", "adaptation", "runtime")
+_MERGED = ("model", "adaptation", "runtime")
 """The tables that are merged field by field with those of the extended suite; everything else replaces it."""
 
 _LONGEST_CHAIN = 20
@@ -47,8 +47,8 @@ def find(name: str, folder: Path) -> tuple[Path, str]:
     if not path.is_file():
         if name.endswith(".toml"):
             raise UsageError(f"there is no suite file {name!r} (looked in {folder.resolve()})")
-        refusal = unknown("suite", name, suite_names())
-        raise UsageError(f"{refusal}; for your own suite, give the path of its .toml file")
+        unknown_suite = unknown("suite", name, suite_names())
+        raise UsageError(f"{unknown_suite}; for your own suite, give the path of its .toml file")
     pointer = pointer_at(path)
     if pointer is not None:
         raise UsageError(f"the suite file {str(path)!r} cannot be read: {pointer}")
@@ -87,10 +87,10 @@ def read(text: str, origin: str, folder: Path, extending: tuple[Path, ...] = ())
         )
     if "name" not in data:
         raise UsageError(f"{origin}: it extends {base!r} but has no name; give it its own")
-    whole = read(below, str(path), path.parent, (*extending, path.resolve())) | {"description": ""}
+    merged = read(below, str(path), path.parent, (*extending, path.resolve())) | {"description": ""}
     for key, value in _expand(data, origin, folder).items():
-        whole[key] = _over(whole.get(key), value) if key in _LAID_OVER else value
-    return whole
+        merged[key] = _over(merged.get(key), value) if key in _MERGED else value
+    return merged
 
 
 def _tables(text: str, origin: str) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
             )
     filled = []
     for domain in domains:
-        whole = dict(domain)
+        filled_domain = dict(domain)
         for part in ("corpus", "corruption"):
             layers = [defaults.get(part), groups.get(domain.get("group"), {}).get(part), domain.get(part)]
             value: Any = None
@@ -144,8 +144,8 @@ def _expand(data: Mapping[str, Any], origin: str, folder: Path) -> dict[str, Any
             if isinstance(value, dict) and isinstance(value.get("path"), str):
                 value = value | {"path": str((folder / Path(value["path"]).expanduser()).absolute())}
             if value is not None:
-                whole[part] = value
-        filled.append(whole)
+                filled_domain[part] = value
+        filled.append(filled_domain)
     if "domains" in suite:
         suite = suite | {"domains": filled}
     return suite | {"model": _with_folder(suite["model"], folder)} if "model" in suite else suite

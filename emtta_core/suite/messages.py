@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import is_typeddict
 
-MISTAKES_SHOWN = 10
+MAX_SHOWN = 10
 
 
 def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, Any], origin: str) -> str:
@@ -20,10 +20,10 @@ def explain(error: ValidationError, record: type[BaseModel], data: Mapping[str, 
         data: the validated data, which has the names of domains for the indices in errors.
         origin: the file, or another name of the suite.
     """
-    found = list(_own(error.errors(include_url=False, include_context=True)))
-    lines = [f"  {_mistake(details, record, data)}" for details in found[:MISTAKES_SHOWN]]
-    if len(found) > MISTAKES_SHOWN:
-        lines.append(f"  … and {len(found) - MISTAKES_SHOWN} more")
+    found = list(_independent(error.errors(include_url=False, include_context=True)))
+    lines = [f"  {_mistake(details, record, data)}" for details in found[:MAX_SHOWN]]
+    if len(found) > MAX_SHOWN:
+        lines.append(f"  … and {len(found) - MAX_SHOWN} more")
     count = "a mistake" if len(found) == 1 else f"{len(found)} mistakes"
     return f"{origin} has {count}:\n" + "\n".join(lines)
 
@@ -44,15 +44,15 @@ def _mistake(details: ErrorDetails, record: type, data: Mapping[str, Any]) -> st
         return f"{path}: {details['msg'].removeprefix('Value error, ')}"
     if kind == "string_pattern_mismatch":
         return f"{path} is {_shown(value)}; it should match the pattern {details['ctx']['pattern']}"
-    wanted = details["msg"].partition(" should ")[2].partition(" after validation")[0]
-    return f"{path} is {_shown(value)}; it should {wanted or 'not be: ' + details['msg']}"
+    expected = details["msg"].partition(" should ")[2].partition(" after validation")[0]
+    return f"{path} is {_shown(value)}; it should {expected or 'not be: ' + details['msg']}"
 
 
-def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+def _independent(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     # The mistakes, without those that follow from others: a list counts as too short if its items are invalid.
     for details in found:
-        here = details["loc"]
-        inside = any(other["loc"][: len(here)] == here and other is not details for other in found)
+        location = details["loc"]
+        inside = any(other["loc"][: len(location)] == location and other is not details for other in found)
         if not (details["type"] == "too_short" and inside):
             yield details
 
@@ -60,23 +60,23 @@ def _own(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
 def _walk(location: tuple[int | str, ...], record: type[BaseModel], data: Mapping[str, Any]) -> tuple[str, list[type]]:
     # The path of a field as text, and the records in which it may have been meant.
     names: list[str] = []
-    here: list[type] = [record]
-    parents = here
-    at: Any = data
+    records: list[type] = [record]
+    parents = records
+    item: Any = data
     for part in location:
-        parents = here
+        parents = records
         if isinstance(part, int):
-            at = at[part] if isinstance(at, list) and part < len(at) else None
-            name = at.get("name") if isinstance(at, dict) else None
+            item = item[part] if isinstance(item, list) and part < len(item) else None
+            name = item.get("name") if isinstance(item, dict) else None
             names[-1] += f"[{name if isinstance(name, str) else part}]"
             continue
-        tagged = [kind for kind in here if part in _tags(kind)]
-        if tagged and not any(part in _fields(kind) for kind in here):
-            here = tagged  # the tag that selected a record of a union is not a field
+        tagged = [kind for kind in records if part in _tags(kind)]
+        if tagged and not any(part in _fields(kind) for kind in records):
+            records = tagged  # the tag that selected a record of a union is not a field
             continue
         names.append(part)
-        at = at.get(part) if isinstance(at, dict) else None
-        here = [inner for kind in here for inner in _records(_fields(kind).get(part))]
+        item = item.get(part) if isinstance(item, dict) else None
+        records = [inner for kind in records for inner in _records(_fields(kind).get(part))]
     return ".".join(names) or "the suite", parents
 
 
@@ -105,22 +105,22 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
-def differences(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+def differences(one: Any, other: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """Find the fields in which two plain values differ, each with both values.
 
     Args:
-        there: one value, for example of `Suite.identity`.
-        here: the other.
+        one: one value, for example of `Suite.identity`.
+        other: the other.
         path: the path of the field that has them.
 
     Returns:
         Tuples such as `("adaptation.steps", 10, 5)`; domains are identified by name, not by index.
     """
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = [*there, *(key for key in here if key not in there)]
-        found = [differences(there.get(key), here.get(key), f"{path}.{key}" if path else key) for key in keys]
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        found = [differences(one.get(key), other.get(key), f"{path}.{key}" if path else key) for key in keys]
         return [item for items in found for item in items]
-    if path == "domains" and isinstance(there, list) and isinstance(here, list):
-        by_name = [{item["name"]: item for item in items} for items in (there, here)]
+    if path == "domains" and isinstance(one, list) and isinstance(other, list):
+        by_name = [{item["name"]: item for item in items} for items in (one, other)]
         return differences(by_name[0], by_name[1], path)
-    return [] if there == here else [(path, there, here)]
+    return [] if one == other else [(path, one, other)]

@@ -251,7 +251,7 @@ class Suite(Record):
         """A copy of the suite with the scoring fields of another."""
         return self.model_copy(update={"scorers": other.scorers, "errors": other.errors})
 
-    def measured_anew(self) -> "Suite":
+    def without_reuse(self) -> "Suite":
         """A copy of the suite with `runtime.reuse` off, so that its runs reuse no results of other runs."""
         return self.model_copy(update={"runtime": self.runtime.model_copy(update={"reuse": False})})
 
@@ -286,7 +286,7 @@ def load_suite(
         suite = _limited(suite, limit)
     if allow_absolute:
         suite = _with_absolute_paths(suite)
-    return suite if snr_convention is None else _understood(suite, snr_convention)
+    return suite if snr_convention is None else _with_snr_convention(suite, snr_convention)
 
 
 def parse_suite(text: str, *, origin: str = "the suite", folder: Path = Path()) -> Suite:
@@ -329,7 +329,7 @@ def _with_absolute_paths(suite: Suite) -> Suite:
     return suite.model_copy(update={"domains": tuple(domains)})
 
 
-def _understood(suite: Suite, convention: SnrConvention) -> Suite:
+def _with_snr_convention(suite: Suite, convention: SnrConvention) -> Suite:
     # The suite with all signal-to-noise ratios interpreted by `convention`.
     domains = []
     for domain in suite.domains:
@@ -346,17 +346,17 @@ def _understood(suite: Suite, convention: SnrConvention) -> Suite:
 
 
 def _refuse_twice(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"each {what} may be named only once; named twice: {', '.join(twice)}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"each {what} may be named only once; named twice: {', '.join(duplicates)}")
 
 
 def _refuse_alike(what: str, names: list[str]) -> None:
     # Raise a `ValueError` that lists those of `names` that differ only in case.
     for name in names:
-        alike = sorted({other for other in names if other.lower() == name.lower()})
-        if len(alike) > 1:
-            raise ValueError(f"{what} must differ in more than case: {', '.join(alike)}")
+        similar = sorted({other for other in names if other.lower() == name.lower()})
+        if len(similar) > 1:
+            raise ValueError(f"{what} must differ in more than case: {', '.join(similar)}")
 
 
 def _toml(value: Any) -> str:

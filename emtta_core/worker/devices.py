@@ -50,29 +50,31 @@ class Device:
     environment: Mapping[str, str] = field(default_factory=dict)  # environment variables of such a process
 
 
-def choose_devices(wanted: str, runtime: Runtime) -> tuple[Device, ...]:
+def choose_devices(requested: str, runtime: Runtime) -> tuple[Device, ...]:
     """The slots of the devices where cells run.
 
     Args:
-        wanted: `auto` (every GPU, or else the CPU), `cpu`, or comma-separated devices such as `cuda:0,cuda:1`.
+        requested: `auto` (every GPU, or else the CPU), `cpu`, or comma-separated devices such as `cuda:0,cuda:1`.
         runtime: the suite's, which may set the number of cells per device.
 
     Raises:
         UsageError: this machine does not have such a device; lists those it has.
     """
-    found = _gpus()
-    names = [name.strip() for name in wanted.split(",")]
+    gpus = _gpus()
+    names = [name.strip() for name in requested.split(",")]
     if names == ["auto"]:
-        names = found or ["cpu"]
+        names = gpus or ["cpu"]
     elif names == ["cuda"]:
-        names = found[:1] or names
+        names = gpus[:1] or names
     for name in names:
-        if name != "cpu" and name not in found:
-            there = ", ".join(["auto", "cpu", *found])
-            raise UsageError(f"there is no device {name!r} on this machine; choose from: {there}")
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"the device {twice[0]!r} is named twice; runtime.workers sets the number of cells per device")
+        if name != "cpu" and name not in gpus:
+            available = ", ".join(["auto", "cpu", *gpus])
+            raise UsageError(f"there is no device {name!r} on this machine; choose from: {available}")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise UsageError(
+            f"the device {duplicates[0]!r} is named twice; runtime.workers sets the number of cells per device"
+        )
     slots = [name for name in names for _ in range(cells_at_once(runtime, name))]
     return tuple(_slot(name, len(slots)) for name in slots)
 

@@ -9,10 +9,10 @@ from typing import Self
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.events import Event, Listener
-from emtta_core.pipeline.job import Begun, CellReport, InterruptedRunError, Job
+from emtta_core.pipeline.job import AttemptTracker, CellReport, InterruptedRunError, Job
 from emtta_core.store import Store
 from emtta_core.worker.devices import Device, share_cores
-from emtta_core.worker.worker import UnwantedError, Worker, WorkerLostError
+from emtta_core.worker.worker import StoppedWorkerError, Worker, WorkerLostError
 
 
 class OwnProcess:
@@ -37,9 +37,9 @@ class OwnProcess:
         """
         from emtta_core.pipeline.evaluate import evaluate_job  # imports torch, which a pool of processes never needs
 
-        placed = job.on(self._device, self._device)
+        placed_job = job.on(self._device, self._device)
         share_cores(job.runtime, self._device)
-        return evaluate_job(placed, Store.open(job.store), progress=self._progress, stop=self._stop)
+        return evaluate_job(placed_job, Store.open(job.store), progress=self._progress, stop=self._stop)
 
 
 class WorkerPool:
@@ -91,10 +91,10 @@ class WorkerPool:
         if self._ended:  # a retry that came too late
             self._free.put(slot)
             raise InterruptedRunError("the run has ended; what is finished is kept")
-        begun = Begun(job)
+        attempts = AttemptTracker(job)
 
         def listen(event: Event) -> None:
-            begun.hear(event)
+            attempts.observe(event)
             self._progress(event)
 
         worker = slot.worker()
@@ -102,11 +102,11 @@ class WorkerPool:
         size = slot.log_size()
         try:
             return worker.do(job, timeout=job.timeout, progress=listen, stop=self._stop)
-        except (WorkerLostError, UnwantedError) as error:
-            begun.fail(Store.open(job.store), error, listen, slot.device.name)
+        except (WorkerLostError, StoppedWorkerError) as error:
+            attempts.fail(Store.open(job.store), error, listen, slot.device.name)
             raise
         finally:
-            begun.keep_log(slot.log_since(size))
+            attempts.keep_log(slot.log_since(size))
             self._free.put(slot)
 
 

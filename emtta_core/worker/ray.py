@@ -19,12 +19,12 @@ from ray.exceptions import RayError
 from emtta_core.errors import EmttaError
 from emtta_core.pipeline.evaluate import evaluate_job
 from emtta_core.pipeline.events import Event
-from emtta_core.pipeline.job import Begun, CellReport, Job, describe
+from emtta_core.pipeline.job import AttemptTracker, CellReport, Job, describe
 from emtta_core.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class JobStarted:
     """A worker has started a cell."""
 
     host: str  # its machine
@@ -32,7 +32,7 @@ class Taken:
     device: str  # the store's name of the device that it uses
 
 
-Message = Taken | Event
+Message = JobStarted | Event
 
 
 class Mailbox:
@@ -75,17 +75,17 @@ def execute(mailbox: Any, job: Job) -> CellReport:
         ModelError: this machine has a different model of that name.
         Exception: whatever ends the attempt; it is recorded.
     """
-    begun, stopping = Begun(job), False
+    attempts, stopping = AttemptTracker(job), False
 
     def send(message: Message) -> None:
         nonlocal stopping
-        begun.hear(message)
+        attempts.observe(message)
         with contextlib.suppress(RayError):  # losing the mailbox affects only the display, not results
             stopping = ray.get(mailbox.send.remote(job.name, message))
 
     gpus = ray.get_gpu_ids() if job.model.device.startswith("cuda") else []
     device = f"cuda:{gpus[0]}" if gpus else job.model.device
-    send(Taken(platform.node(), os.getpid(), device))
+    send(JobStarted(platform.node(), os.getpid(), device))
     store = Store.open(job.store)
     with _logged() as text:
         try:
@@ -95,7 +95,7 @@ def execute(mailbox: Any, job: Job) -> CellReport:
             log.exception("%s failed", job.name)
             raise
         finally:
-            begun.keep_log(text.getvalue().encode())
+            attempts.keep_log(text.getvalue().encode())
 
 
 def check_machine(store: str, run_id: str, server: str, release: str, host: str) -> str | None:
@@ -108,9 +108,9 @@ def check_machine(store: str, run_id: str, server: str, release: str, host: str)
         release: emtta's release on the machine of the flow.
         host: the name of that machine.
     """
-    here = version("emtta")
-    if here != release:
-        return f"it has emtta {here}, but the flow has {release}; install the same release on every machine"
+    installed = version("emtta")
+    if installed != release:
+        return f"it has emtta {installed}, but the flow has {release}; install the same release on every machine"
     try:
         Store.open(store).run(run_id)
     except EmttaError as error:

@@ -39,7 +39,7 @@ class JobFailed:
     device_lost: bool = False  # whether the process cannot run another job because it has lost its device
 
 
-Answer = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
+Message = AttemptBegun | UtterancesDone | CellFinished | CellReport | JobFailed
 
 # Output of the other process is validated, as a library there may have written a line of its own.
 _KINDS: dict[str, TypeAdapter[Any]] = {
@@ -48,26 +48,26 @@ _KINDS: dict[str, TypeAdapter[Any]] = {
 
 
 class GarbageError(EmttaError):
-    """A worker wrote a line that is not an answer."""
+    """A worker wrote a line that is not a message."""
 
 
-def to_line(answer: Event | CellReport | JobFailed) -> str:
-    """An answer as a line, without the line break."""
-    return json.dumps({"kind": type(answer).__name__, "answer": asdict(answer)})
+def to_line(message: Event | CellReport | JobFailed) -> str:
+    """A message as a line, without the line break."""
+    return json.dumps({"kind": type(message).__name__, "answer": asdict(message)})
 
 
-def from_line(line: str) -> Answer:
-    """The answer in a line.
+def from_line(line: str) -> Message:
+    """The message in a line.
 
     Raises:
-        GarbageError: it is not an answer.
+        GarbageError: it is not a message.
     """
     try:
-        message = json.loads(line)
-        answer: Answer = _KINDS[message["kind"]].validate_python(message["answer"])
+        content = json.loads(line)
+        message: Message = _KINDS[content["kind"]].validate_python(content["answer"])
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise GarbageError(f"the worker process wrote {line[:80]!r}, which is not an answer") from error
-    return answer
+    return message
 
 
 POLL = 0.2
@@ -78,7 +78,7 @@ class WorkerLostError(TransientError):
     """A worker process ended during its job, or was killed because it hung or wrote an invalid answer."""
 
 
-class UnwantedError(InterruptedRunError):
+class StoppedWorkerError(InterruptedRunError):
     """A worker process was ended by its owner during its job, together with the run."""
 
 
@@ -86,7 +86,7 @@ class JobFailedError(EmttaError):
     """A job failed, and would fail again."""
 
 
-class PassingError(TransientError):
+class TransientJobError(TransientError):
     """A job failed for a reason that may be temporary."""
 
 
@@ -109,7 +109,7 @@ class Worker:
                 encoding="utf-8",
                 errors="replace",
             )
-        self._unwanted = False
+        self._stopped = False
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -134,44 +134,44 @@ class Worker:
 
         Raises:
             WorkerLostError: the process ended, or was killed.
-            UnwantedError: it was ended by `end`.
+            StoppedWorkerError: it was ended by `end`.
             JobFailedError: the job failed, and the worker has recorded it.
-            PassingError: likewise, but the reason may be temporary.
+            TransientJobError: likewise, but the reason may be temporary.
             InterruptedRunError: it ended because `stop` returned true.
         """
-        began, asked = time.monotonic(), False
+        started, stop_requested = time.monotonic(), False
         self._send(job.on(self.device.torch_name, self.device.name).model_dump_json())
         # One loop watches everything that can happen: the timeout, a stop request, an answer, a silent death. A
         # blocking read would miss the first two.
         while True:
-            if timeout is not None and time.monotonic() - began > timeout:
+            if timeout is not None and time.monotonic() - started > timeout:
                 self.kill()
                 raise WorkerLostError(
                     f"the attempt took longer than {timeout:g} s (runtime.timeout), so its process was killed"
                 )
-            if not asked and stop():
+            if not stop_requested and stop():
                 self._send(STOP)
-                asked = True
+                stop_requested = True
             try:
                 line = self._lines.get(timeout=POLL)
             except queue.Empty:
                 continue
-            if line is None and self._unwanted:
-                raise UnwantedError("the run was ended during the cell; finished work is kept")
+            if line is None and self._stopped:
+                raise StoppedWorkerError("the run was ended during the cell; finished work is kept")
             if line is None:
-                raise WorkerLostError(f"the worker process on {self.device.name} {self._ending()}")
+                raise WorkerLostError(f"the worker process on {self.device.name} {self._exit_reason()}")
             try:
-                answer = from_line(line)
+                message = from_line(line)
             except GarbageError as error:
                 self.kill()
                 raise WorkerLostError(f"{error}; it was killed") from error
-            if isinstance(answer, CellReport):
-                return answer
-            if isinstance(answer, JobFailed):
-                if answer.device_lost:  # otherwise it would fail one job after another, as fast as they arrive
+            if isinstance(message, CellReport):
+                return message
+            if isinstance(message, JobFailed):
+                if message.device_lost:  # otherwise it would fail one job after another, as fast as they arrive
                     self.kill()
-                raise _error_of(answer)
-            progress(answer)
+                raise _error_of(message)
+            progress(message)
 
     def close(self) -> None:
         """Let it end: immediately if it is idle, otherwise after its shard."""
@@ -181,7 +181,7 @@ class Worker:
 
     def end(self) -> None:
         """End it for good and immediately, as its owner ends."""
-        self._unwanted = True
+        self._stopped = True
         self.kill()
 
     def kill(self) -> None:
@@ -205,7 +205,7 @@ class Worker:
         self._process.wait()
         self._lines.put(None)
 
-    def _ending(self) -> str:
+    def _exit_reason(self) -> str:
         code = self._process.wait()
         if code >= 0:
             return f"ended with exit code {code} during its cell"
@@ -217,7 +217,7 @@ class Worker:
 def _error_of(failed: JobFailed) -> EmttaError:
     if failed.interrupted:
         return InterruptedRunError(failed.error)
-    return PassingError(failed.error) if failed.transient else JobFailedError(failed.error)
+    return TransientJobError(failed.error) if failed.transient else JobFailedError(failed.error)
 
 
 log = logging.getLogger("emtta.worker")
@@ -229,9 +229,9 @@ GRACE = 30.0
 class Server:
     """Runs jobs and reports on them to their owner; the owner's disappearance counts as a stop request."""
 
-    def __init__(self, answers: TextIO) -> None:
-        """Report on the jobs by writing to `answers`."""
-        self._answers = answers
+    def __init__(self, output: TextIO) -> None:
+        """Report on the jobs by writing to `output`."""
+        self._output = output
         self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stop = threading.Event()
 
@@ -261,19 +261,19 @@ class Server:
 
         log.info("%s of run %s on %s", job.name, job.run_id, job.model.device)
         try:
-            answer: CellReport | JobFailed = evaluate_job(
-                job, Store.open(job.store), progress=self._say, stop=self._stop.is_set
+            message: CellReport | JobFailed = evaluate_job(
+                job, Store.open(job.store), progress=self._send_message, stop=self._stop.is_set
             )
         except Exception as error:
             log.exception("%s failed", job.name)
             interrupted = isinstance(error, InterruptedRunError)
-            answer = JobFailed(describe(error), is_transient(error), interrupted, is_device_lost(error))
-        self._say(answer)
+            message = JobFailed(describe(error), is_transient(error), interrupted, is_device_lost(error))
+        self._send_message(message)
 
-    def _say(self, answer: Event | CellReport | JobFailed) -> None:
+    def _send_message(self, message: Event | CellReport | JobFailed) -> None:
         try:
-            self._answers.write(to_line(answer) + "\n")
-            self._answers.flush()
+            self._output.write(to_line(message) + "\n")
+            self._output.flush()
         except BrokenPipeError:
             self._stop.set()
 
@@ -281,12 +281,12 @@ class Server:
 def main(source: str) -> None:
     """Run the job in a file, or with `-` those from standard input, and answer on standard output."""
     # Libraries print; anything that is not an answer goes to standard error.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SanitizingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    server = Server(answers)
+    server = Server(output)
     if source == "-":
         server.serve(sys.stdin)
     else:

@@ -8,7 +8,7 @@ import typer
 
 from emtta_core.names import counted
 from flows.cli import _log
-from flows.cli._output import INCOMPLETE, TERMINATED, err, say, tabulate
+from flows.cli._output import INCOMPLETE, TERMINATED, echo, err, tabulate
 from flows.cli.report import show_methods
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from emtta_core.store import Store
     from emtta_core.suite import Suite
 
-REASONS_NAMED, CELLS_NAMED = 10, 6
+MAX_LISTED_REASONS, MAX_LISTED_CELLS = 10, 6
 """The most reasons for incomplete cells given at the end, and the most cells named for each."""
 
 
@@ -39,38 +39,38 @@ def plan_suite(suite: "Suite", run_id: str | None, store: "Store | None", *, dry
     """
     from emtta_core.pipeline.models import check_path, digest_of, model_to_fetch
     from emtta_core.pipeline.reuse import expected
-    from emtta_core.pipeline.run import find_begun, plan_run
+    from emtta_core.pipeline.run import find_started, plan_run
 
-    offer = model_to_fetch(suite.model)
-    if offer is not None:
-        say(offer.message())
-    if offer is not None and dry_run:
-        say("a dry run does not fetch it; which cells are done, and the run's id, are known only with its weights")
+    download = model_to_fetch(suite.model)
+    if download is not None:
+        echo(download.message())
+    if download is not None and dry_run:
+        echo("a dry run does not fetch it; which cells are done, and the run's id, are known only with its weights")
         run, store = plan_run(suite, "not fetched", run_id or suite.name), None
     else:
         digest = digest_of(suite.model)
         check_path(suite)
         run = plan_run(suite, digest, run_id)
     if store is not None:
-        run = find_begun(run, store)
+        run = find_started(run, store)
     for remark in run.plan.remarks:
-        say(remark)
+        echo(remark)
     return run, expected(run, store)
 
 
 def with_streams(run: "Run", chosen: "Collection[Cell]") -> "set[Cell]":
     """The chosen cells of a run, and the other cells of their multi-domain streams, which are reported."""
-    from emtta_core.pipeline.selection import with_whole_streams
+    from emtta_core.pipeline.selection import expand_to_streams
 
-    wanted = with_whole_streams(run.suite, run.cells, chosen)
-    further = [cell.name for cell in run.cells if cell in wanted and cell not in chosen]
+    expanded = expand_to_streams(run.suite, run.cells, chosen)
+    further = [cell.name for cell in run.cells if cell in expanded and cell not in chosen]
     if further:
-        more = f" and {len(further) - CELLS_NAMED} more" if len(further) > CELLS_NAMED else ""
-        say(f"a stream runs as a whole, so these cells run too: {', '.join(further[:CELLS_NAMED])}{more}")
-    return wanted
+        more = f" and {len(further) - MAX_LISTED_CELLS} more" if len(further) > MAX_LISTED_CELLS else ""
+        echo(f"a stream runs as a whole, so these cells run too: {', '.join(further[:MAX_LISTED_CELLS])}{more}")
+    return expanded
 
 
-def check_measures_anew(run: "Run", store: "Store") -> None:
+def check_no_reuse(run: "Run", store: "Store") -> None:
     """Refuse --no-reuse for a recorded run that was begun without it."""
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.run import load_run
@@ -85,24 +85,24 @@ def show_dry_run(
     store: "Store | None",
     run: "Run",
     expected: "Expected",
-    wanted: "Collection[Cell]",
+    selected: "Collection[Cell]",
     todo: "Sequence[CellState]",
     redo: "Redo" = "missing",
 ) -> None:
     """Show what would be done for the selected cells, what would be reused, and how long it would take."""
-    states = [state for state in expected.states if state.cell in wanted]
+    states = [state for state in expected.states if state.cell in selected]
     show_todo(run.run_id, states, todo, redo)
     reused = sum(state.reused for state in states)
     if reused:
         sources = expected.sources({state.cell for state in states})
         named = f": {', '.join(sources)}" if sources else ""
-        say(f"{reused} of them are results of other runs{named}")
+        echo(f"{reused} of them are results of other runs{named}")
     same = len(todo) - len({state.cell.cell_id for state in todo})
     if same and redo == "missing" and run.suite.runtime.reuse:
-        say(f"{same} of the cells are the same work as others of this run, and reuse their results")
+        echo(f"{same} of the cells are the same work as others of this run, and reuse their results")
     if expected.may_grow:
-        say("results of other runs for utterances with the same audio are reused; this is known once it is prepared")
-    _say_estimate(store, run, todo, redo)
+        echo("results of other runs for utterances with the same audio are reused; this is known once it is prepared")
+    _echo_estimate(store, run, todo, redo)
 
 
 def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellState]", redo: "Redo") -> None:
@@ -113,13 +113,13 @@ def show_todo(run_id: str, states: "Sequence[CellState]", todo: "Sequence[CellSt
     todo = [state for state in todo if state.cell.available]
     count = sum(state.to_do(redo) for state in todo)
     share = f"{len(todo)} of {counted(len(states), 'cell')}"
-    say(f"run {run_id}: would do {share}, {counted(count, 'utterance')}; the rest is complete")
+    echo(f"run {run_id}: would do {share}, {counted(count, 'utterance')}; the rest is complete")
     kept = sum(state.done for state in states) + sum(state.missing for state in todo) - count
     if kept:
-        say(f"it would reuse {counted(kept, 'finished utterance')} and prepared audio")
+        echo(f"it would reuse {counted(kept, 'finished utterance')} and prepared audio")
     if unavailable:
         names = ", ".join(dict.fromkeys(state.cell.domain for state in unavailable))
-        say(f"{counted(len(unavailable), 'cell')} cannot be done without audio, which is not available for: {names}")
+        echo(f"{counted(len(unavailable), 'cell')} cannot be done without audio, which is not available for: {names}")
     several = any(state.cell.seeds > 1 for state in todo)
     table = Table("domain", "group", "methods", f"utterances per method{' and seed' if several else ''}")
     for domain in dict.fromkeys(state.cell.domain for state in todo):
@@ -141,16 +141,16 @@ def _methods(cells: "Sequence[Cell]") -> str:
     return ", ".join(f"{method} (seeds {' '.join(own)})" if own else method for method, own in seeds.items())
 
 
-def _say_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo") -> None:
+def _echo_estimate(store: "Store | None", run: "Run", todo: "Sequence[CellState]", redo: "Redo") -> None:
     from emtta_core.pipeline.state import forecast
     from flows.cli._progress import clock
 
-    found = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
-    if found.paces:
-        runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in found.paces.values()}))
-        say(f"adaptation: about {clock(found.seconds)} with one worker, at the pace of {runs}")
-    if found.unknown:
-        say(f"no earlier run shows how long {', '.join(found.unknown)} will take; one with --limit 20 would")
+    estimate = forecast(store if todo else None, run.suite, {state.cell: state.to_do(redo) for state in todo})
+    if estimate.paces:
+        runs = ", ".join(sorted({f"{pace.run_id} ({pace.device})" for pace in estimate.paces.values()}))
+        echo(f"adaptation: about {clock(estimate.seconds)} with one worker, at the pace of {runs}")
+    if estimate.unknown:
+        echo(f"no earlier run shows how long {', '.join(estimate.unknown)} will take; one with --limit 20 would")
 
 
 def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters: Any) -> None:
@@ -171,20 +171,20 @@ def execute(store: "Store", run_id: str, cells: "Collection[Cell]", **parameters
         try:
             flow_run = evaluate(run_id, store.location, chosen, return_state=True, **parameters)
         except httpx.TransportError as error:
-            say(f"Prefect's server no longer answers ({error}) and has no record of the outcome; the store has it")
+            echo(f"Prefect's server no longer answers ({error}) and has no record of the outcome; the store has it")
             return
         if flow_run.is_cancelled() or not flow_run.is_final():
-            say(
+            echo(
                 f"this flow run was cancelled in Prefect, where it is {flow_run.name}; that does not stop this command "
                 "(Ctrl-C does), and finished work is kept"
             )
             return
-        ended = flow_run.result(raise_on_failure=False)
-    if isinstance(ended, BaseException):  # an error that stopped the flow, not one of a cell, which the store records
-        raise ended
+        outcome = flow_run.result(raise_on_failure=False)
+    if isinstance(outcome, BaseException):  # an error that stopped the flow, not one of a cell, which the store records
+        raise outcome
 
 
-def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
+def conclude(store: "Store", run: "Run", selected: "Collection[Cell]") -> None:
     """Show the results, and the next command."""
     from emtta_core.pipeline.events import channel
     from emtta_core.pipeline.selection import resume_command
@@ -200,42 +200,42 @@ def conclude(store: "Store", run: "Run", wanted: "Collection[Cell]") -> None:
         notices = notices_of(catalogue, run.run_id)
         cut = sum(row["truncated"] for row in catalogue.report("flags", run.run_id).records)
     for sentence in notices:
-        say(sentence)
+        echo(sentence)
     if cut:
-        say(
+        echo(
             f"hypotheses cut at the token limit (tokens_per_second of the suite's model): {cut}; "
             f"list them with: {_report(store, run, 'flags')}"
         )
-    say(f"store: {store.location}")
+    echo(f"store: {store.location}")
     # 2) What was left out of the figures.
-    in_error = sum(state.in_error for state in states if state.cell in wanted)
+    in_error = sum(state.in_error for state in states if state.cell in selected)
     if in_error:
-        say(f"utterances in error: {in_error}, excluded from every WER; see: {_report(store, run, 'failures')}")
+        echo(f"utterances in error: {in_error}, excluded from every WER; see: {_report(store, run, 'failures')}")
     # 3) What is missing, why, and the command that finishes it.
     incomplete = [state for state in states if not state.complete]
-    left = [state for state in incomplete if state.cell in wanted]
-    if not left:
-        say(f"next: {_report(store, run, 'leaderboard')}")
+    unfinished = [state for state in incomplete if state.cell in selected]
+    if not unfinished:
+        echo(f"next: {_report(store, run, 'leaderboard')}")
         return
-    _say_why(left)
-    say(f"log: {store.backend.url(f'logs/{run.run_id}.log')}")
-    cells, others = ([state.cell for state in states] for states in (left, incomplete))
-    say(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
+    _echo_reasons(unfinished)
+    echo(f"log: {store.backend.url(f'logs/{run.run_id}.log')}")
+    cells, others = ([state.cell for state in states] for states in (unfinished, incomplete))
+    echo(f"finish them with: {resume_command(run.run_id, store.location, cells, others)}")
     raise typer.Exit(TERMINATED if channel.stopped_by is signal.SIGTERM else INCOMPLETE)
 
 
-def _say_why(left: "Sequence[CellState]") -> None:
+def _echo_reasons(unfinished: "Sequence[CellState]") -> None:
     reasons: dict[str, list[str]] = {}
-    for state in left:
+    for state in unfinished:
         if state.error is not None:
             reasons.setdefault(state.error, []).append(state.cell.name)
-    named = dict(list(reasons.items())[:REASONS_NAMED])
+    named = dict(list(reasons.items())[:MAX_LISTED_REASONS])
     for reason, names in named.items():
-        more = f" and {len(names) - CELLS_NAMED} more" if len(names) > CELLS_NAMED else ""
-        say(f"incomplete: {', '.join(names[:CELLS_NAMED])}{more}: {reason}")
-    others = len(left) - sum(map(len, named.values()))
+        more = f" and {len(names) - MAX_LISTED_CELLS} more" if len(names) > MAX_LISTED_CELLS else ""
+        echo(f"incomplete: {', '.join(names[:MAX_LISTED_CELLS])}{more}: {reason}")
+    others = len(unfinished) - sum(map(len, named.values()))
     if others:
-        say(f"incomplete: {others} {'more ' if named else ''}cells")
+        echo(f"incomplete: {others} {'more ' if named else ''}cells")
 
 
 def _report(store: "Store", run: "Run", name: str) -> str:

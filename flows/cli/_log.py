@@ -45,8 +45,8 @@ def logging_to(path: Path) -> Iterator[None]:
     handler.setFormatter(Formatter())
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    own = logging.getLogger("prefect._internal")  # has its own handler, which writes to the screen
-    own_before, own.handlers = own.handlers, [handler]
+    internal = logging.getLogger("prefect._internal")  # has its own handler, which writes to the screen
+    internal_handlers, internal.handlers = internal.handlers, [handler]
     complain, logging.raiseExceptions = logging.raiseExceptions, False  # for records that a lost server does not take
     logging.captureWarnings(True)
     for name in ("httpx", "httpcore", "urllib3"):
@@ -57,11 +57,11 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         logging.raiseExceptions = complain
-        own.handlers = own_before
+        internal.handlers = internal_handlers
         root.handlers = before
         root.setLevel(level)
         handler.close()
-        atexit.register(own.setLevel, logging.CRITICAL)  # otherwise it reports what a lost server did not take
+        atexit.register(internal.setLevel, logging.CRITICAL)  # otherwise it reports what a lost server did not take
 
 
 def current() -> Path | None:

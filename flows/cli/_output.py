@@ -39,13 +39,13 @@ def settle_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if name in closed and not _is_open(number):  # otherwise the next opened file would become the stream
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    for name, forgiven in (("stdout", READER_GONE), ("stderr", None)):
+    for name, ignored in (("stdout", READER_GONE), ("stderr", None)):
         stream = getattr(sys, name)
         if stream is None:
             stream = open(os.devnull, "w", encoding="utf-8", errors=ESCAPE)  # noqa: PTH123, SIM115
         elif stream is getattr(sys, f"__{name}__") and not isinstance(stream, _Stream):
             stream.flush()
-            stream = _Stream(stream, forgiven)
+            stream = _Stream(stream, ignored)
         setattr(sys, name, stream)
     if "stdout" in closed:
         sys.stderr.write("standard output is closed; results that would be shown there are lost\n")
@@ -54,18 +54,18 @@ def settle_streams() -> None:
 class _Output(io.FileIO):
     """A standard stream that ignores some or all errors; after any error it writes to `/dev/null`."""
 
-    def __init__(self, number: int, forgiven: frozenset[int] | None) -> None:
+    def __init__(self, number: int, ignored: frozenset[int] | None) -> None:
         super().__init__(number, "w", closefd=False)
-        self._forgiven = forgiven
+        self._ignored = ignored
 
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            if self._forgiven is None or error.errno in self._forgiven:
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, self.fileno())
+            os.close(devnull)
+            if self._ignored is None or error.errno in self._ignored:
                 return len(data)
             raise EmttaError(f"standard output cannot be written: {error.strerror}") from error
 
@@ -73,9 +73,9 @@ class _Output(io.FileIO):
 class _Stream(io.TextIOWrapper):
     """A standard stream that can encode every character."""
 
-    def __init__(self, like: io.TextIOWrapper, forgiven: frozenset[int] | None) -> None:
+    def __init__(self, like: io.TextIOWrapper, ignored: frozenset[int] | None) -> None:
         super().__init__(
-            io.BufferedWriter(_Output(like.fileno(), forgiven)),
+            io.BufferedWriter(_Output(like.fileno(), ignored)),
             encoding=like.encoding,
             errors=ESCAPE,
             line_buffering=like.line_buffering or like.write_through,
@@ -119,7 +119,7 @@ PROSE = 200
 UNKNOWN = "—"
 """How a table shows NULL."""
 
-WHOLE = frozenset({"run_id", "run or corpus"})
+UNWRAPPED = frozenset({"run_id", "run or corpus"})
 """Columns whose values are used in the next command, and so never wrapped."""
 
 err = Console(highlight=False, stderr=True)
@@ -165,15 +165,15 @@ def format_of(form: Format | None, to: Path | None) -> Format:
             "to write the page of a run, with the same --store and --run: "
             f"emtta report html --out {shlex.quote(str(to))}"
         )
-    known = ENDINGS.get(ending)
-    if form and known and ending not in ("", ".txt") and form is not known:
-        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {known}; change one of them")
-    if form is None and known is None:
+    by_ending = ENDINGS.get(ending)
+    if form and by_ending and ending not in ("", ".txt") and form is not by_ending:
+        raise UsageError(f"--format {form} contradicts --out {to}, whose ending means {by_ending}; change one of them")
+    if form is None and by_ending is None:
         raise UsageError(
             f"--out {to}: unknown ending {ending}; choose from: {', '.join(filter(None, ENDINGS))}, "
             "or name the format with --format"
         )
-    return form or known or Format.TABLE
+    return form or by_ending or Format.TABLE
 
 
 def prose() -> Console:
@@ -181,15 +181,15 @@ def prose() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else PROSE)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Write a line to standard error, without markup or wrapping."""
     err.print(escaped(text), markup=False, soft_wrap=True)
 
 
-def say_if_empty(result: "Result", store: "Store") -> None:
+def echo_if_empty(result: "Result", store: "Store") -> None:
     """If a result has no rows because the store has no runs, suggest the command that makes one."""
     if not result.table.num_rows and not store.backend.list("runs"):
-        say(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
+        echo(f"the store {store.location} has no run yet; this makes one in a minute: {store.command('run', 'smoke')}")
 
 
 def put(text: str) -> None:
@@ -217,7 +217,7 @@ def tabulate(table: Table, console: Console | None = None, *, every_column: bool
         console = Console(highlight=False, width=None if sys.stdout.isatty() else UNBOUNDED)
     for column in table.columns:
         column.overflow = "fold"
-        column.no_wrap = column.no_wrap or str(column.header) in WHOLE
+        column.no_wrap = column.no_wrap or str(column.header) in UNWRAPPED
     hidden: list[str] = []
     if _width(table, console) > console.width:
         table.show_edge, table.pad_edge = False, False
@@ -229,7 +229,7 @@ def tabulate(table: Table, console: Console | None = None, *, every_column: bool
             hidden = _fit(table, console)
     console.print(table)
     if hidden:
-        say(f"columns hidden: {', '.join(hidden)}; a wider terminal, a file or a pipe shows them")
+        echo(f"columns hidden: {', '.join(hidden)}; a wider terminal, a file or a pipe shows them")
 
 
 def _fit(table: Table, console: Console) -> list[str]:

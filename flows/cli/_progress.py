@@ -108,11 +108,11 @@ class Progress:
         paces = [pace for pace in (method.seconds_each for method in self.methods.values()) if pace is not None]
         if not paces:
             return None
-        left = 0.0
+        total = 0.0
         for method in self.methods.values():
             pace = method.seconds_each if method.seconds_each is not None else max(paces)
-            left += pace * max(0, method.planned - method.done)
-        return left / self.workers
+            total += pace * max(0, method.planned - method.done)
+        return total / self.workers
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from emtta_core.store.describe import describe, report_list, view_list
 from emtta_core.store.reports import reports, views
 from emtta_core.store.tables import TABLES
 from flows.cli._options import pairs
-from flows.cli._output import Format, say, show
+from flows.cli._output import Format, echo, show
 
 if TYPE_CHECKING:
     from emtta_core.store.catalogue import Catalogue
@@ -54,7 +54,7 @@ class Prompt:
         self.catalogue = catalogue
         self.form = _readable(form)
         self._commands: Mapping[str, Callable[[list[str]], None]] = {
-            ".help": lambda _: say(HELP),
+            ".help": lambda _: echo(HELP),
             ".views": lambda _: show(view_list(), self.form),
             ".schema": lambda given: show(describe(catalogue, _one(given, ".schema NAME")), self.form),
             ".reports": lambda _: show(report_list(), self.form),
@@ -73,7 +73,7 @@ class Prompt:
             prompt_continuation="   ... ",
             key_bindings=_keys(),
         )
-        say(f"{self.catalogue.store.location}: end queries with a semicolon; .help lists commands")
+        echo(f"{self.catalogue.store.location}: end queries with a semicolon; .help lists commands")
         while True:
             try:
                 text = session.prompt("emtta> ").strip()
@@ -96,9 +96,9 @@ class Prompt:
             elif text.rstrip("; \n"):
                 show(self.catalogue.query(text), self.form)
         except EmttaError as error:
-            say(f"error: {error}")
+            echo(f"error: {error}")
         except KeyboardInterrupt:
-            say("stopped")
+            echo("stopped")
 
     def _report(self, given: list[str]) -> None:
         name = _one(given[:1], ".report NAME [NAME=VALUE …]")

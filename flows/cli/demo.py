@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli._output import prose, say
+from flows.cli._output import echo, prose
 
 app = typer.Typer(help="Train the demo model, and show or measure its card.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def train(
     """
     from emtta_core.demo.train import train as train_model
 
-    train_model(out, say=say)
+    train_model(out, echo=echo)
 
 
 @app.command()
@@ -48,12 +48,12 @@ def card(
     from emtta_core.demo import card as cards
     from emtta_core.demo.recipe import Recipe
 
-    folder = model or cards.CARRIED
+    folder = model or cards.SHIPPED
     if measure:
         Recipe.load(folder)  # refuses any other folder before minutes are spent
         rows = []
         for row in cards.measure(folder, utterances):
-            say(f"{row.language} {row.voices}: {row.wer:.1f} %")
+            echo(f"{row.language} {row.voices}: {row.wer:.1f} %")
             rows.append(row)
         cards.write_card(folder, rows)
     prose().print(Markdown(cards.read_card(folder)))

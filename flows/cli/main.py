@@ -23,11 +23,11 @@ from emtta_core.network import settle_proxies
 from emtta_core.sanitize import without_passwords
 from flows.cli import _log, demo, doctor, report, rerun, run, runs, schedule, suites, upkeep
 from flows.cli._options import flowing
-from flows.cli._output import ERROR, USAGE, say, settle_streams
+from flows.cli._output import ERROR, USAGE, echo, settle_streams
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"emtta {version('emtta')}")
         raise typer.Exit
 
@@ -83,7 +83,7 @@ def main() -> None:
     """Run the command; a user error ends it with only its message."""
     settle_streams()
     for sentence in settle_proxies():
-        say(sentence)
+        echo(sentence)
     try:
         _refuse_empty(sys.argv[1:])
         try:
@@ -91,30 +91,30 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except UsageError as error:
-        say(f"error: {error}")
+        echo(f"error: {error}")
         sys.exit(USAGE)
     except EmttaError as error:
-        say(f"error: {error}")
+        echo(f"error: {error}")
         sys.exit(ERROR)
     except Exception as error:
         fault = machine_fault(error)
         if fault is not None:
-            say(f"error: {fault}")
+            echo(f"error: {fault}")
         else:
-            say(f"unexpected error: {type(error).__name__}: {error}")
-            say(f"this looks like a bug, please report it; the details {_written_down()}")
+            echo(f"unexpected error: {type(error).__name__}: {error}")
+            echo(f"this looks like a bug, please report it; the details {_save_traceback()}")
         sys.exit(ERROR)
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
     # A shell expands an unset variable in quotes to an empty argument.
-    for before, argument in pairwise(["emtta", *arguments]):
-        name, sign, value = argument.partition("=") if argument.startswith("--") else (before, "=", argument)
+    for previous, argument in pairwise(["emtta", *arguments]):
+        name, sign, value = argument.partition("=") if argument.startswith("--") else (previous, "=", argument)
         if sign and not value.strip():
             raise UsageError(f"the value of {name} is empty; give one, or leave it out")
 
 
-def _written_down() -> str:
+def _save_traceback() -> str:
     text = without_passwords(traceback.format_exc())
     with suppress(OSError):
         path = _log.current()

@@ -22,7 +22,7 @@ from flows.cli._options import (
     names,
     pairs,
 )
-from flows.cli._output import Format, format_of, say, say_if_empty, show
+from flows.cli._output import Format, echo, echo_if_empty, format_of, show
 
 if TYPE_CHECKING:
     from emtta_core.store import Store
@@ -115,24 +115,24 @@ def report(
 
     opened = Store.open(store)
     only = _only_run(opened, name, run)
-    asked = None if only is None else [only]
-    with Catalogue(opened, runs=asked, scorer=scorer, limits=limits(timeout, memory)) as catalogue:
-        if asked:
+    run_ids = None if only is None else [only]
+    with Catalogue(opened, runs=run_ids, scorer=scorer, limits=limits(timeout, memory)) as catalogue:
+        if run_ids:
             catalogue.cache_rows()  # as the notes below the table need queries too
         check_scored(catalogue, run, scorer)
         found = catalogue.report(name, run, **parameters)
         head = heading(catalogue, run) if name != "runs" else ""
         _show(found, chosen, f"{name}: {head}" if head else "", to, names(columns))
-        say_if_empty(found, catalogue.store)
+        echo_if_empty(found, catalogue.store)
         if name in _WHY_EMPTY and head and not found.table.num_rows:
-            say(_WHY_EMPTY[name])
+            echo(_WHY_EMPTY[name])
         if chosen is Format.TABLE and name in _OF_DOMAINS:
             _show_complete_domains(catalogue, run, found)
         if chosen is Format.TABLE and name in _JUDGED:
-            _say_verdicts(catalogue, run)
+            _echo_verdicts(catalogue, run)
         notices = notices_of(catalogue, run) if head else ()
     for sentence in notices:
-        say(sentence)
+        echo(sentence)
 
 
 def _only_run(store: "Store", name: str, run: str | None) -> str | None:
@@ -140,7 +140,7 @@ def _only_run(store: "Store", name: str, run: str | None) -> str | None:
     from emtta_core.errors import StoreError
     from emtta_core.store.reports import report as report_named
 
-    if report_named(name).of_store:
+    if report_named(name).reads_store:
         return None
     if run is None:
         return next(iter(store.runs()), None)
@@ -153,7 +153,7 @@ def _only_run(store: "Store", name: str, run: str | None) -> str | None:
 def _show(found: "Result", form: Format, head: str, to: Path | None, columns: list[str]) -> None:
     # A table has the run as its title; other formats are for programs, so the run goes to standard error.
     if head and form is not Format.TABLE:
-        say(head)
+        echo(head)
     show(found, form, head or None, to, columns)
 
 
@@ -162,7 +162,7 @@ def show_methods(catalogue: "Catalogue", run: str) -> None:
     found = catalogue.report("methods", run)
     if any(value is not None for record in found.records for value in _figures(record)):
         show(found, Format.TABLE, "word error rate, %")
-        _say_verdicts(catalogue, run)
+        _echo_verdicts(catalogue, run)
     _show_complete_domains(catalogue, run, found)
 
 
@@ -184,19 +184,21 @@ def _show_complete_domains(catalogue: "Catalogue", run: str | None, found: "Resu
         if domains:
             by_domains.setdefault(tuple(domains), []).append(method)
     total = matrix.table.num_rows
-    for lacking, of_methods in by_domains.items():
-        named = ", ".join(lacking[:_NAMED]) + (f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else "")
-        say(f"incomplete for {', '.join(of_methods)}: {len(lacking)} of {total} domains: {named}")
+    for incomplete, affected in by_domains.items():
+        named = ", ".join(incomplete[:_MAX_LISTED]) + (
+            f" and {len(incomplete) - _MAX_LISTED} more" if len(incomplete) > _MAX_LISTED else ""
+        )
+        echo(f"incomplete for {', '.join(affected)}: {len(incomplete)} of {total} domains: {named}")
 
 
-def _say_verdicts(catalogue: "Catalogue", run: str | None) -> None:
+def _echo_verdicts(catalogue: "Catalogue", run: str | None) -> None:
     from emtta_core.store.describe import cautions_of, verdicts_of
 
     for sentence in (*verdicts_of(catalogue, run), *cautions_of(catalogue, run)):
-        say(sentence)
+        echo(sentence)
 
 
-_NAMED = 12
+_MAX_LISTED = 12
 """The most incomplete domains that a message names."""
 
 _WHY_EMPTY = {
@@ -239,9 +241,9 @@ def _write_page(
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
     held = f", with {counted(page.recordings, 'recording')}" if audio else ""
-    say(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
+    echo(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
     if page.recordings < audio:
-        say(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
+        echo(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
 
 
 def sql(

@@ -21,7 +21,7 @@ from flows.cli._options import (
     StoreOption,
     use_corpora,
 )
-from flows.cli._output import say
+from flows.cli._output import echo
 from flows.runner import check_runner
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def rerun(
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.rescoring import settle_figures
     from emtta_core.pipeline.run import check_unchanged
-    from emtta_core.pipeline.selection import with_whole_streams
+    from emtta_core.pipeline.selection import expand_to_streams
     from emtta_core.pipeline.state import failed_before
     from emtta_core.store import Store
 
@@ -83,27 +83,27 @@ def rerun(
     opened = Store.open(store, create=not dry_run)
     redo: Redo = "all" if force else "errors" if failed else "missing"
     chosen = {"domain": domain or [], "method": method or [], "group": group or [], "seed": seed or []}
-    found, wanted, progress = _progress(opened, run, chosen, redo)
-    if not dry_run and _plan_anew(opened, found, wanted, progress):
-        found, wanted, progress = _progress(opened, run, chosen, redo)
-    todo = [state for state in progress.now if state.cell in wanted and state.open_to(redo)]
+    found, selected, progress = _progress(opened, run, chosen, redo)
+    if not dry_run and _replan(opened, found, selected, progress):
+        found, selected, progress = _progress(opened, run, chosen, redo)
+    todo = [state for state in progress.now if state.cell in selected and state.open_to(redo)]
     if failed:
         todo = [state for state in todo if state.has_failed or failed_before(opened, run, state.cell)]
-    cells = with_whole_streams(found.suite, found.cells, {state.cell for state in todo})
+    cells = expand_to_streams(found.suite, found.cells, {state.cell for state in todo})
     if cells:
         check_unchanged(opened, found)
-    left = [state for state in progress.states if state.cell in cells and state.open_to(redo)]
+    unfinished = [state for state in progress.states if state.cell in cells and state.open_to(redo)]
     if dry_run:
-        show_dry_run(opened, found, progress, wanted, left, redo)
+        show_dry_run(opened, found, progress, selected, unfinished, redo)
         return
-    show_todo(run, [state for state in progress.states if state.cell in wanted], left, redo)
+    show_todo(run, [state for state in progress.states if state.cell in selected], unfinished, redo)
     if cells:
         where = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
         execute(opened, run, cells, redo=redo, **where)
     else:
-        say(f"run {run}: nothing to do")
+        echo(f"run {run}: nothing to do")
         settle_figures(opened, run)
-    conclude(opened, found, wanted)
+    conclude(opened, found, selected)
 
 
 def _progress(
@@ -115,25 +115,25 @@ def _progress(
     from emtta_core.pipeline.state import cell_states
 
     found = load_run(store, run_id)
-    wanted = with_streams(found, select_by_key(found.cells, chosen))
+    selected = with_streams(found, select_by_key(found.cells, chosen))
     if redo == "all":
-        return found, wanted, Expected(cell_states(store, run_id), recorded=True)
-    return found, wanted, expected(found, store)
+        return found, selected, Expected(cell_states(store, run_id), recorded=True)
+    return found, selected, expected(found, store)
 
 
-def _plan_anew(store: "Store", run: "Run", wanted: "Collection[Cell]", progress: "Expected") -> bool:
+def _replan(store: "Store", run: "Run", selected: "Collection[Cell]", progress: "Expected") -> bool:
     # Domains that had no audio, or in which a selected cell failed, are planned again to see whether they have changed.
-    from emtta_core.pipeline.run import check_unchanged, plan_anew, replace_plan
+    from emtta_core.pipeline.run import check_unchanged, replace_plan, replan
 
-    lacking = {cell.domain for cell in run.cells if not cell.available}
-    failed = {state.cell.domain for state in progress.now if state.cell in wanted and state.has_failed}
-    changed = plan_anew(run, lacking | failed)
+    missing = {cell.domain for cell in run.cells if not cell.available}
+    failed = {state.cell.domain for state in progress.now if state.cell in selected and state.has_failed}
+    changed = replan(run, missing | failed)
     if changed.cells == run.cells:
         return False
     check_unchanged(store, run)
     replace_plan(changed, store)
     for name in dict.fromkeys(new.domain for new, old in zip(changed.cells, run.cells, strict=True) if new != old):
-        say(f"domain {name} is planned again with its current audio and transcripts")
+        echo(f"domain {name} is planned again with its current audio and transcripts")
     return True
 
 
@@ -186,6 +186,6 @@ def score(
     corrected = read_references(references, opened, run, partial=partial) if references else None
     found = rescore(opened, run, scorer or (), references=corrected, workers=workers or cores())
     for name, count in found.scored.items():
-        say(f"{name}: {counted(count, 'utterance')} scored, {found.kept[name]} already scored in the same way")
+        echo(f"{name}: {counted(count, 'utterance')} scored, {found.kept[name]} already scored in the same way")
     for name in found.scored:
-        say(f"see: {opened.command('report', 'leaderboard', '--run', run, '--scorer', name)}")
+        echo(f"see: {opened.command('report', 'leaderboard', '--run', run, '--scorer', name)}")

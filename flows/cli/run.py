@@ -14,7 +14,7 @@ from emtta_core.sanitize import escaped
 from flows.cli import _log
 from flows.cli._evaluation import (
     check_devices,
-    check_measures_anew,
+    check_no_reuse,
     conclude,
     execute,
     plan_suite,
@@ -38,7 +38,7 @@ from flows.cli._options import (
     SuiteArgument,
     use_corpora,
 )
-from flows.cli._output import COMPLETE, INCOMPLETE, put_json, say, tabulate
+from flows.cli._output import COMPLETE, INCOMPLETE, echo, put_json, tabulate
 from flows.runner import check_runner
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run(
 
     loaded = load_suite(suite, limit=limit, snr_convention=snr_convention, allow_absolute=allow_absolute)
     if no_reuse:
-        loaded = loaded.measured_anew()
+        loaded = loaded.without_reuse()
     if run_id is not None:
         check_name("run id", run_id)
     check_devices(loaded, devices, runner)
@@ -106,22 +106,22 @@ def run(
         open_backend(store).check_writable()
     opened = Store.find(store) if dry_run else Store.open(store, create=True)
     planned, progress = plan_suite(loaded, run_id, opened, dry_run=dry_run)
-    wanted = with_streams(planned, select(planned.cells, only or []))
+    selected = with_streams(planned, select(planned.cells, only or []))
     if no_reuse and progress.recorded and opened is not None:
-        check_measures_anew(planned, opened)
+        check_no_reuse(planned, opened)
     if dry_run or opened is None:
-        todo = [state for state in progress.states if state.cell in wanted and not state.complete]
-        show_dry_run(opened, planned, progress, wanted, todo)
+        todo = [state for state in progress.states if state.cell in selected and not state.complete]
+        show_dry_run(opened, planned, progress, selected, todo)
         return
     record(planned, opened)
-    if progress.recorded and all(state.complete for state in progress.now if state.cell in wanted):
-        say(f"run {planned.run_id}: nothing to do, all of its {len(wanted)} cells are complete")
+    if progress.recorded and all(state.complete for state in progress.now if state.cell in selected):
+        echo(f"run {planned.run_id}: nothing to do, all of its {len(selected)} cells are complete")
         settle_figures(opened, planned.run_id)
     else:
         execute(
             opened,
             planned.run_id,
-            wanted,
+            selected,
             runtime=planned.suite.runtime,
             model=planned.suite.model,
             devices=devices,
@@ -129,7 +129,7 @@ def run(
             runner=runner,
             ray_address=ray_address,
         )
-    conclude(opened, planned, wanted)
+    conclude(opened, planned, selected)
 
 
 def prepare(
@@ -179,10 +179,10 @@ def prepare(
     size = to_fetch(needs)
     refuse_full_disk(size, "the download for the suite", EmttaError)
     if size:
-        say(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
-    failures = prepare_all(chosen, opened, partial(_say_prepared, {}))
+        echo(f"fetching up to {size / 1e6:,.0f} MB from the hub, and preparing")
+    failures = prepare_all(chosen, opened, partial(_echo_prepared, {}))
     fetched = _fetch(chosen.model)
-    say(f"store: {opened.location}")
+    echo(f"store: {opened.location}")
     raise typer.Exit(INCOMPLETE if failures or not fetched else COMPLETE)
 
 
@@ -191,23 +191,23 @@ def _fetch(model: "ModelChoice") -> bool:
     from emtta_core.pipeline.models import digest_of
 
     try:
-        say(f"model {model.name}: digest {digest_of(model)}")
+        echo(f"model {model.name}: digest {digest_of(model)}")
     except EmttaError as error:
-        say(f"model {model.name}: {error}")
+        echo(f"model {model.name}: {error}")
         return False
     return True
 
 
-def _say_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
+def _echo_prepared(reasons: dict[str, str], domain: str, found: "Prepared | EmttaError") -> None:
     # `reasons` records the first domain with each reason.
     if isinstance(found, Exception):
         first = reasons.setdefault(str(found), domain)
-        say(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, like {first}")
+        echo(f"{domain}: not prepared: {found}" if first == domain else f"{domain}: not prepared, like {first}")
         return
-    made = "already prepared" if found.reused else f"prepared in {found.seconds:.1f} s"
+    how = "already prepared" if found.reused else f"prepared in {found.seconds:.1f} s"
     left_out = f"; {found.corpus.left_out} longer than max_seconds were left out" if found.corpus.left_out else ""
     in_error = f"{found.corpus.errors} in error (first: {found.corpus.first_error}), " if found.corpus.errors else ""
-    say(f"{domain}: {counted(found.corpus.utterances, 'utterance')}, {in_error}{made}{left_out}")
+    echo(f"{domain}: {counted(found.corpus.utterances, 'utterance')}, {in_error}{how}{left_out}")
 
 
 MARKS = {"here": ("ok", "green"), "to fetch": ("--", "yellow"), "missing": ("no", "bold red")}
@@ -226,15 +226,15 @@ def show_needs(needs: "Sequence[Need]") -> None:
     tabulate(table)
     for need in needs:
         for note in (*filter(None, [need.sample]), *need.notes):
-            say(f"{need.availability.what}: {note}")
+            echo(f"{need.availability.what}: {note}")
     for error, others in _reasons(needs).items():
-        say(f"missing: {error}")
+        echo(f"missing: {error}")
         if others:
-            say(f"missing, for the same reason: {', '.join(others)}")
+            echo(f"missing, for the same reason: {', '.join(others)}")
     for archive, names in _archives(needs).items():
         if archive.size is not None:
             by_hand = f"about {decimal(archive.size)} to get by hand ({archive.holds}), according to {archive.source}"
-            say(f"{', '.join(names)}: {by_hand}")
+            echo(f"{', '.join(names)}: {by_hand}")
 
 
 def _archives(needs: "Sequence[Need]") -> "dict[Archive, list[str]]":

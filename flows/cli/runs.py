@@ -20,7 +20,7 @@ from flows.cli._options import (
     limits,
     names,
 )
-from flows.cli._output import COMPLETE, INCOMPLETE, Format, put, put_json, say, say_if_empty, show
+from flows.cli._output import COMPLETE, INCOMPLETE, Format, echo, echo_if_empty, put, put_json, show
 
 
 def runs(
@@ -43,7 +43,7 @@ def runs(
     opened = Store.open(store)
     found = RunList(opened, limits(timeout, memory)).refresh()
     show(found, form, columns=names(columns))
-    say_if_empty(found, opened)
+    echo_if_empty(found, opened)
 
 
 def status(
@@ -115,7 +115,7 @@ def compare(
     with Catalogue(opened, runs=[b], scorer=scorer, limits=allowed) as catalogue:
         notices = notices_of(catalogue, b)
     for sentence in notices:
-        say(sentence)
+        echo(sentence)
     if form == "json":
         put_json(found.as_dict())
     elif form == "markdown":
@@ -123,7 +123,7 @@ def compare(
     else:
         show(found.as_result(), Format.TABLE, f"word error rate, %: A is {a}, B is {b}", columns=names(columns))
         for line in (*map(str, found.differences), *found.notes, found.summary):
-            say(line)
+            echo(line)
     if fail and found.regressions:
         raise typer.Exit(INCOMPLETE)
 
@@ -151,16 +151,16 @@ def view(
     from emtta_core.store import Store
 
     with ViewServer(Store.open(store), port, limits(timeout, memory)) as server:
-        say(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
+        echo(f"the runs of {store}: {server.url} (Ctrl-C to stop)")
         try:
             if browser:
                 webbrowser.open(server.url)
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:
-            say("stopped")
+            echo("stopped")
 
 
-FILES_NAMED = 6
+MAX_LISTED_FILES = 6
 """The most files of an export that are named."""
 
 
@@ -221,6 +221,6 @@ def export(
         limits=limits(timeout, memory),
     )
     for remark in done.remarks:
-        say(remark)
-    more = f" and {len(done.files) - FILES_NAMED} more" if len(done.files) > FILES_NAMED else ""
-    say(f"{done.folder}: {', '.join(done.files[:FILES_NAMED])}{more}; {decimal(done.size)}")
+        echo(remark)
+    more = f" and {len(done.files) - MAX_LISTED_FILES} more" if len(done.files) > MAX_LISTED_FILES else ""
+    echo(f"{done.folder}: {', '.join(done.files[:MAX_LISTED_FILES])}{more}; {decimal(done.size)}")

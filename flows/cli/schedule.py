@@ -21,7 +21,7 @@ from flows.cli._options import (
     StoreOption,
     SuiteArgument,
 )
-from flows.cli._output import put, say
+from flows.cli._output import echo, put
 
 SHOWN = 5
 """The number of upcoming runs that `--dry-run` shows."""
@@ -79,7 +79,7 @@ def schedule(
     from flows.runner import check_runner
 
     check_runner(runner, ray_address, devices, isolation)
-    least = check_thresholds(alpha, min_effect)
+    threshold = check_thresholds(alpha, min_effect)
     check_trend(trend_nights, trend_threshold, min_effect)
     if baseline is not None:
         Store.open(store).run(baseline)
@@ -91,16 +91,16 @@ def schedule(
         if dry_run:
             put(f"{line}\n")
         else:
-            say(f"next run of {line}, into {location}")
+            echo(f"next run of {line}, into {location}")
     if dry_run:
         return
     from flows.nightly import serve
 
     what = {"suite": suite, "store": location, "timezone": timezone}
-    against = {"baseline": baseline, "alpha": alpha, "min_effect": least.value}
+    comparison = {"baseline": baseline, "alpha": alpha, "min_effect": threshold.value}
     trend = {"trend_nights": trend_nights, "trend_threshold": trend_threshold}
     how = {"devices": devices, "isolation": isolation, "runner": runner, "ray_address": ray_address}
-    serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | against | trend | how)
+    serve(deployment or f"{name}-{platform.node()}", cron, timezone, what | comparison | trend | how)
 
 
 PATIENCE = 120.0
@@ -143,7 +143,7 @@ def server(
     command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     for line in (f"its page: {url}", f"to use it: export PREFECT_API_URL={url}/api"):
-        say(line)
+        echo(line)
     if background:
         _start(command, f"{url}/api/health", pid_file)
     else:
@@ -168,7 +168,7 @@ def _start(command: list[str], health: str, pid_file: Path) -> None:
         except httpx.HTTPError:
             time.sleep(0.2)
         else:
-            say(f"it runs in the background (process {process.pid}, log {log}); end it with: prefect server stop")
+            echo(f"it runs in the background (process {process.pid}, log {log}); end it with: prefect server stop")
             return
     process.terminate()
     pid_file.unlink(missing_ok=True)

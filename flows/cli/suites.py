@@ -11,7 +11,7 @@ from rich.text import Text
 
 from emtta_core.sanitize import escaped
 from flows.cli._options import AllowAbsoluteOption, DomainsOption, FormOption, SnrConventionOption, SuiteArgument
-from flows.cli._output import put_json, say, tabulate
+from flows.cli._output import echo, put_json, tabulate
 
 
 def suites(
@@ -43,7 +43,7 @@ def suites(
         counts = {"domains": len(content["domains"]), "methods": len(content["methods"])}
         found.append({"suite": name, **counts, "description": content["description"]})
     _show(found, form)
-    say("the domains of a suite: emtta suites SUITE")
+    echo("the domains of a suite: emtta suites SUITE")
 
 
 def _show_domains(suite: str, form: str) -> None:
@@ -54,7 +54,7 @@ def _show_domains(suite: str, form: str) -> None:
         [{"domain": one.name, "group": one.group, "description": one.description()} for one in loaded.domains],
         form,
     )
-    say(f"methods: {', '.join(method.name for method in loaded.methods)}; model: {loaded.model.name}")
+    echo(f"methods: {', '.join(method.name for method in loaded.methods)}; model: {loaded.model.name}")
 
 
 def _show(rows: Sequence[Mapping[str, object]], form: str) -> None:
@@ -99,4 +99,4 @@ def listen(
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another folder with --out") from error
-    say(f"{path}: {decimal(path.stat().st_size)}")
+    echo(f"{path}: {decimal(path.stat().st_size)}")

@@ -11,14 +11,14 @@ from rich.filesize import decimal
 from emtta_core.names import counted
 from emtta_core.sanitize import escaped
 from flows.cli._options import DEFAULT_STORE, DryRunOption, FormOption, RunArgument, StoreOption, flowing
-from flows.cli._output import COMPLETE, ERROR, Format, put_json, say, show, tabulate
+from flows.cli._output import COMPLETE, ERROR, Format, echo, put_json, show, tabulate
 
 if TYPE_CHECKING:
     from emtta_core.store.pruning import Pruning
 
 
 def check(
-    place: Annotated[
+    store_argument: Annotated[
         str | None, typer.Argument(metavar="[STORE]", help="The same as --store.", show_default=False)
     ] = None,
     run: Annotated[
@@ -41,12 +41,12 @@ def check(
     from emtta_core.store.describe import text_table
     from emtta_core.store.integrity import check_store
 
-    found = check_store(Store.open(place or store), run)
+    found = check_store(Store.open(store_argument or store), run)
     columns = ("file", "problem", "reason", "remedy")
     rows = [[getattr(fault, name) for name in columns] for fault in found.faults]
     if rows or form is not Format.TABLE:
         show(text_table(columns, rows), form)
-    say(f"read {counted(found.files, 'file')} ({decimal(found.size)}); need attention: {len(rows) or 'none'}")
+    echo(f"read {counted(found.files, 'file')} ({decimal(found.size)}); need attention: {len(rows) or 'none'}")
     raise typer.Exit(ERROR if rows else COMPLETE)
 
 
@@ -72,12 +72,12 @@ def compact(
     opened = Store.open(store)
     found = plan_compaction(opened, run)
     if not found.needed:
-        say(f"run {run}: nothing to do, its rows are in {counted(found.packs, 'file')}")
+        echo(f"run {run}: nothing to do, its rows are in {counted(found.packs, 'file')}")
     elif dry_run:
-        say(f"run {run}: would merge {counted(found.files, 'file')} ({decimal(found.size)}) into {found.packs}")
+        echo(f"run {run}: would merge {counted(found.files, 'file')} ({decimal(found.size)}) into {found.packs}")
     else:
         done = merge(opened, run)
-        say(f"run {run}: {done.files} files ({decimal(done.size)}) are now {done.packs} ({decimal(done.packed or 0)})")
+        echo(f"run {run}: {done.files} files ({decimal(done.size)}) are now {done.packs} ({decimal(done.packed or 0)})")
 
 
 def prune(
@@ -108,14 +108,14 @@ def prune(
     from emtta_core.store.pruning import Keep, plan_pruning
     from emtta_core.store.pruning import prune as remove
 
-    wanted, opened = Keep.parse(keep), Store.open(store)
-    found = plan_pruning(opened, wanted, suite=suite, keep_prepared=keep_prepared)
+    rule, opened = Keep.parse(keep), Store.open(store)
+    found = plan_pruning(opened, rule, suite=suite, keep_prepared=keep_prepared)
     _show(found, form)
     if not found.runs and not found.corpora:
-        say("nothing to remove")
+        echo("nothing to remove")
         return
     if dry_run:
-        say(f"would remove {_counted(found)}")
+        echo(f"would remove {_counted(found)}")
         return
     if not yes:
         if not sys.stdin.isatty():
@@ -123,8 +123,8 @@ def prune(
         typer.confirm(f"Remove {_counted(found)}?", abort=True, err=True)
     done = remove(opened, found)
     for run_id in set(done.spared) - set(found.spared):
-        say(f"kept {run_id}: {done.spared[run_id]}")
-    say(f"removed {_counted(done)}")
+        echo(f"kept {run_id}: {done.spared[run_id]}")
+    echo(f"removed {_counted(done)}")
 
 
 def _show(found: "Pruning", form: str) -> None:
@@ -136,16 +136,16 @@ def _show(found: "Pruning", form: str) -> None:
         return
     table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
     for run in found.runs:
-        begun = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
+        created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
         table.add_row(
-            escaped(run.name), escaped(run.suite or "—"), begun, run.state or "left behind", decimal(run.size)
+            escaped(run.name), escaped(run.suite or "—"), created, run.state or "left behind", decimal(run.size)
         )
     for corpus in found.corpora:
         table.add_row(escaped(corpus.name), "—", "—", "prepared audio", decimal(corpus.size))
     if table.row_count:
         tabulate(table)
     for run_id, reason in found.spared.items():
-        say(f"kept {run_id}: {reason}")
+        echo(f"kept {run_id}: {reason}")
 
 
 def _counted(found: "Pruning") -> str:
@@ -186,12 +186,12 @@ def export_catalog(
     from emtta_core.store.export import export as write
 
     done = write(Store.open(store), file, run_ids=run or (), copy=copy)
-    say(
+    echo(
         f"{done.file}: {counted(done.runs, 'run')}, {decimal(done.size)}; "
         + ("with their rows" if copy else f"reads {store}")
     )
     if done.left_out:
-        say(f"left out, as they need emtta's functions: {', '.join(done.left_out)}; --copy includes their rows")
+        echo(f"left out, as they need emtta's functions: {', '.join(done.left_out)}; --copy includes their rows")
 
 
 catalog.command("export", help=flowing(export_catalog.__doc__))(export_catalog)

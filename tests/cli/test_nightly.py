@@ -40,9 +40,9 @@ from emtta_core.scoring import word_errors
 from emtta_core.store import CellKey, Store
 from emtta_core.store.lease import lease
 from emtta_core.suite import load_suite
-from flows.artifacts import MOST_ROWS, key, publish
+from flows.artifacts import MAX_ROWS, key, publish
 from flows.evaluate import INTERRUPTED
-from flows.nightly import _ENDED, EVENT, _concluded, _refuse_taken, _Thresholds, next_runs, nightly
+from flows.nightly import _FINAL_STATE_FILTER, EVENT, _conclude, _refuse_taken, _Thresholds, next_runs, nightly
 
 ROOT = Path(__file__).parents[2]
 FAR = {"alpha": 0.5}
@@ -158,13 +158,13 @@ def test_expected_failure_logs_no_traceback(
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
     logger.addHandler(handler)
-    logger.addFilter(_ENDED)
+    logger.addFilter(_FINAL_STATE_FILTER)
     try:
         for error in (FailedRun("2 figures worse\nclean/em-tok-b"), OSError("gone")):
             with pytest.raises(SystemExit), handle_engine_signals(uuid4()):
                 raise error
     finally:
-        logger.removeFilter(_ENDED)
+        logger.removeFilter(_FINAL_STATE_FILTER)
         logger.removeHandler(handler)
     chosen, unexpected = records
     assert chosen.getMessage() == "the night did not end as Completed: 2 figures worse"
@@ -193,7 +193,7 @@ def test_foreign_deployment_is_kept() -> None:
 def test_cancelled_night_is_resumable(cancelled: State[Any], tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     night = Run("tiny-2026-03-01", None, None)  # type: ignore[arg-type]
-    ended = _concluded(cancelled, night, store, None, _Thresholds(0.05, 0.2, 30, 3.8), {})
+    ended = _conclude(cancelled, night, store, None, _Thresholds(0.05, 0.2, 30, 3.8), {})
     assert ended.name == INTERRUPTED
     assert str(ended.message).endswith(f"finish it with: emtta rerun tiny-2026-03-01 --store {store.location}")
 
@@ -372,15 +372,15 @@ def test_same_night_keeps_run_id(suite_file: SuiteFile, speech: Speech, tmp_path
 @pytest.mark.usefixtures("prefect_server")
 def test_page_table_has_at_most_1000_rows(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
-    begin_run(store, "run", [("noise", "vacuum", "source")], utterances=MOST_ROWS + 7)
-    write_shard(store, CellKey("run", "vacuum", "source"), {f"u{index}": None for index in range(MOST_ROWS + 7)})
+    begin_run(store, "run", [("noise", "vacuum", "source")], utterances=MAX_ROWS + 7)
+    write_shard(store, CellKey("run", "vacuum", "source"), {f"u{index}": None for index in range(MAX_ROWS + 7)})
 
     @flow
     def page() -> None:
         publish(store, "run")
 
     found = artifacts(page(return_state=True))["failures-test"]
-    assert len(json.loads(str(found.data))) == MOST_ROWS
+    assert len(json.loads(str(found.data))) == MAX_ROWS
     assert str(found.description).endswith("the first 1,000 of 1,008 rows")
 
 

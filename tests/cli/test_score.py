@@ -14,7 +14,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, wri
 
 from emtta_core.pipeline import rescoring
 from emtta_core.pipeline.run_statistics import update_statistics
-from emtta_core.scoring.wer import Heard, score
+from emtta_core.scoring.wer import Transcription, score
 from emtta_core.store import Catalogue, CellKey, Store
 from emtta_core.store.compaction import compact
 from emtta_core.store.lease import lease
@@ -233,7 +233,7 @@ def test_killed_scoring_resumes(emtta: Command, store: Store, monkeypatch: pytes
     monkeypatch.setattr("emtta_core.pipeline.rescoring.SHARD", 2)
     calls, kept = iter(range(10)), rescoring.score_all
 
-    def stopped(utterances: Sequence[Heard], by: str) -> object:
+    def stopped(utterances: Sequence[Transcription], by: str) -> object:
         if next(calls) == 1:
             raise KeyboardInterrupt
         return kept(utterances, by)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import _log
-from flows.cli.main import _written_down, app
+from flows.cli.main import _save_traceback, app
 
 PROGRAM = "from flows.cli._output import settle_streams; settle_streams(); import sys; "
 
@@ -127,6 +127,6 @@ def test_unwritable_error_is_still_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         raise KeyError("name")
     except KeyError:
-        written = _written_down()
+        written = _save_traceback()
     assert written.startswith("could not be written to a file:\nTraceback")
     assert "KeyError: 'name'" in written

@@ -19,7 +19,7 @@ from prefect import get_client
 from store_factory import begin_run, one_run
 
 from emtta_core.audio.effects import opus
-from emtta_core.demo.card import CARD_FILE, CARRIED
+from emtta_core.demo.card import CARD_FILE, SHIPPED
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.run import plan_run, record
@@ -193,7 +193,7 @@ def test_suggestion_for_damaged_files(emtta: Command, suite_file: SuiteFile, spe
 
 @pytest.mark.slow
 def test_suggestion_for_demo_model_without_card(emtta: Command, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(CARRIED, tmp_path / "a model"))
+    folder = Path(shutil.copytree(SHIPPED, tmp_path / "a model"))
     (folder / CARD_FILE).unlink()
     found = emtta("demo", "card", "--model", folder)
     assert found.code == 1

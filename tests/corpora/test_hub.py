@@ -163,7 +163,7 @@ def test_converted_parquet_is_fallback(hub: Hub) -> None:
 def test_partial_conversion_warns_once(hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, branch="refs/convert/parquet")
-    hub_split._warn_of_part.cache_clear()
+    hub_split._warn_of_partial.cache_clear()
     with caplog.at_level(logging.WARNING, "emtta.corpora"):
         assert len(list(Ami().read_all())) == Ami().count().utterances == 2
     (said,) = caplog.messages

@@ -26,7 +26,7 @@ from emtta_core.corpora.common_voice import CommonVoice
 from emtta_core.corpora.fleurs import Fleurs
 from emtta_core.corpora.folder import Folder
 from emtta_core.corpora.hub_dataset import HubDataset
-from emtta_core.corpora.metadata import MOST, as_json
+from emtta_core.corpora.metadata import MAX_BYTES, as_json
 from emtta_core.corpora.saved_dataset import SavedDataset
 
 
@@ -53,7 +53,7 @@ def test_values_become_json() -> None:
 def test_size_is_limited_by_column() -> None:
     text, left_out = as_json({"a": "x" * 6_000, "b": "ä" * 2_500, "c": "y" * 3_900})
     assert (list(json.loads(text)), left_out) == (["a", "c"], ("b",))
-    assert len(text.encode()) <= MOST
+    assert len(text.encode()) <= MAX_BYTES
 
 
 def test_large_column_is_reported(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from emtta_core.store.schema import PreparedRow
 BLOCKED = "import sys; sys.modules['espeakng_loader'] = None  # so that importing it fails\n"
 WAVEFORMS = """
 import hashlib, json, spoken_speech
-from emtta_core.corpora.espeak import say
-print(json.dumps({one.key: hashlib.sha256(say(one).waveform).hexdigest() for one in spoken_speech.sentences()}))
+from emtta_core.corpora.espeak import synthesise
+print(json.dumps({one.key: hashlib.sha256(synthesise(one).waveform).hexdigest() for one in spoken_speech.sentences()}))
 """
 COMMAND = "from flows.cli.main import main; main()"
 # Each argument is a command, as a JSON list; all run in one process, because their imports take seconds. For each,
@@ -62,7 +62,9 @@ def test_shipped_sentences_are_identical() -> None:
     done = run(BLOCKED + WAVEFORMS)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found == {one.key: hashlib.sha256(espeak.say(one).waveform).hexdigest() for one in spoken_speech.sentences()}
+    assert found == {
+        one.key: hashlib.sha256(espeak.synthesise(one).waveform).hexdigest() for one in spoken_speech.sentences()
+    }
     assert len(found) == 178
     assert SPOKEN.stat().st_size < 8e6
 

@@ -27,7 +27,7 @@ def test_transformers_loads_it_as_whisper() -> None:
 
 def test_unseen_sentences_are_transcribed() -> None:
     with as_file(DEMO) as folder:
-        rows = list(measure(folder, utterances=20, unheard=False))
+        rows = list(measure(folder, utterances=20, new_voices=False))
     assert [row.language for row in rows] == list(LANGUAGES)
     for row in rows:
         assert row.wer <= WER_AT_MOST.get(row.language, WER_AT_MOST_ELSEWHERE), row

@@ -78,7 +78,7 @@ def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, 
 def test_training_makes_loadable_whisper(tmp_path: Path) -> None:
     said: list[str] = []
     threads = torch.get_num_threads()
-    train(tmp_path / "model", TINY, say=said.append)
+    train(tmp_path / "model", TINY, echo=said.append)
     assert torch.get_num_threads() == threads
     assert np.float32(1e-40) * np.float32(0.5) > 0, "small numbers are what they were before"
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")

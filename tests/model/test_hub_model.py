@@ -98,7 +98,7 @@ def test_partial_download_is_completed(hub: Hub, tiny_model: Path, lacking: list
     hub.asked.clear()
     assert load_model(NAME, device="cpu", revision=commit).digest == load_model(tiny_model, device="cpu").digest
     assert fetched(hub) == lacking
-    assert model_hub.is_here(NAME, commit)
+    assert model_hub.is_cached(NAME, commit)
 
 
 def test_any_tokenizer_form_works(hub: Hub, tiny_model: Path) -> None:
@@ -107,7 +107,7 @@ def test_any_tokenizer_form_works(hub: Hub, tiny_model: Path) -> None:
     for others in ({"vocab.json": b"{}", "merges.txt": b""}, {"sentencepiece.bpe.model": b""}):
         commit = hub.commit(NAME, files | others, model=True)
         assert model_hub.fetch(NAME, None).name == commit
-        assert model_hub.is_here(NAME, commit)
+        assert model_hub.is_cached(NAME, commit)
 
 
 def test_read_only_cache_works(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:

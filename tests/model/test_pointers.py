@@ -11,7 +11,7 @@ from emtta_core.corpora.recording import text_of
 from emtta_core.corpora.saved_dataset import SavedDataset
 from emtta_core.errors import AudioError, CorpusError, ModelError, UsageError
 from emtta_core.input_files import pointer_in
-from emtta_core.model.model_files import refuse_lacking
+from emtta_core.model.model_files import check_complete
 from emtta_core.pipeline.inventory import inventory
 from emtta_core.suite import load_suite
 
@@ -27,10 +27,10 @@ pointers = pytest.mark.parametrize(("pointer", "system"), [(LFS, "Git LFS"), (AN
 )
 def test_model_file_pointer_is_named(pointer: bytes, system: str, name: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
-    refuse_lacking(folder)
+    check_complete(folder)
     (folder / name).write_bytes(pointer)
     with pytest.raises(ModelError, match=rf"{name} cannot be read: it is a {system} pointer .*; get the file itself"):
-        refuse_lacking(folder)
+        check_complete(folder)
 
 
 @pytest.mark.parametrize(("name", "keep"), [("model.safetensors", 5), ("model.safetensors", -7), ("config.json", 9)])
@@ -38,7 +38,7 @@ def test_truncated_model_file_is_named(name: str, keep: int, tiny_model: Path, t
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / name).write_bytes((folder / name).read_bytes()[:keep])
     with pytest.raises(ModelError, match=rf"{name} is cut off or damaged \(.*\); get it again"):
-        refuse_lacking(folder)
+        check_complete(folder)
 
 
 @pointers

@@ -23,13 +23,13 @@ from emtta_core.errors import UsageError
 from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import (
     check_unchanged,
-    find_begun,
+    find_started,
     is_recorded,
     load_run,
-    plan_anew,
     plan_run,
     record,
     replace_plan,
+    replan,
 )
 from emtta_core.store import Store
 from emtta_core.store.catalogue import Catalogue
@@ -202,7 +202,7 @@ def test_same_command_includes_late_corpus(tmp_path: Path, suite_file: SuiteFile
     librispeech_folder(later, count=3)
     second = plan_run(suite, MODEL)
     assert second.run_id != first.run_id
-    found = find_begun(second, store)
+    found = find_started(second, store)
     assert found.run_id == first.run_id
     assert is_recorded(found, store)
     assert [cell.utterances for cell in load_run(store, first.run_id).cells] == [2, 2, 1, 1], "nothing is written yet"
@@ -222,7 +222,7 @@ def test_chosen_id_includes_late_corpus(tmp_path: Path, suite_file: SuiteFile, t
     record(plan_run(suite, MODEL, "mine"), store)
     assert [cell.utterances for cell in load_run(store, "mine").cells] == [2, 2, 3, 3]
     other = plan_run(suite, MODEL, "another")
-    assert find_begun(other, store) is other
+    assert find_started(other, store) is other
     with pytest.raises(UsageError, match="the run 'mine' exists with a different plan"):
         record(plan_run(load_suite(str(path), limit=1), MODEL, "mine"), store)
 
@@ -238,7 +238,7 @@ def test_other_runs_ignore_late_corpus(tmp_path: Path, suite_file: SuiteFile, ti
     librispeech_folder(tmp_path / "later", count=3)
     whole = plan_run(load_suite(str(path)), MODEL)
     with lease(store, limited.run_id):  # another process is working on it
-        assert find_begun(whole, store) == whole
+        assert find_started(whole, store) == whole
         record(whole, store)
     assert {run_id: store.plan(run_id) for run_id in before} == before
 
@@ -258,7 +258,7 @@ def test_plan_of_other_code_is_unchanged(
     refused = emtta("rerun", begun.run_id, "--store", store.location)
     assert (refused.code, "was planned by different code" in refused.err) == (2, True), refused.err
     whole = plan_run(suite, MODEL)
-    assert find_begun(whole, store) == whole
+    assert find_started(whole, store) == whole
     assert store.plan(begun.run_id) == before
 
 
@@ -291,6 +291,6 @@ def test_interrupted_replan_is_completed(
     else:
         cut = load_run(store, "mine")
         check_unchanged(store, cut)
-        replace_plan(plan_anew(cut, {"late"}), store)
+        replace_plan(replan(cut, {"late"}), store)
     assert load_run(store, "mine").cells == whole.cells
     check_unchanged(store, load_run(store, "mine"))

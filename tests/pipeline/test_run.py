@@ -19,7 +19,7 @@ from conftest import CLEAN, Speech, SuiteFile
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.pipeline.reuse import expected
-from emtta_core.pipeline.run import Run, find_begun, load_run, plan_night, plan_run, record, versions
+from emtta_core.pipeline.run import Run, find_started, load_run, plan_night, plan_run, record, versions
 from emtta_core.pipeline.state import run_status
 from emtta_core.store import Store
 from emtta_core.store.lease import STALE, Holder, lease
@@ -223,8 +223,8 @@ def test_unreadable_suite_blocks_no_other(suite_file: SuiteFile, speech: Speech,
     run, other = planned(suite_file()), planned(suite_file(), "other")
     record(other, store)
     store.write_run("other", replace(store.run("other"), suite_toml="nonsense = ["))
-    assert expected(run, store).found == {}
+    assert expected(run, store).reusable == {}
     other = planned(suite_file(), f"{run.suite.name}-0123abcd")
     record(other, store)
     store.backend.write(f"plans/run_id={other.run_id}/plan.parquet", b"PAR1")
-    assert find_begun(run, store) is run
+    assert find_started(run, store) is run

@@ -17,7 +17,7 @@ from emtta_core.pipeline.job import InterruptedRunError, Job
 from emtta_core.pipeline.plan import plan
 from emtta_core.pipeline.preparation import prepare_domain
 from emtta_core.pipeline.run import Run, record
-from emtta_core.pipeline.selection import works_of
+from emtta_core.pipeline.selection import work_units_of
 from emtta_core.pipeline.stream_job import evaluate_stream
 from emtta_core.pipeline.stream_state import ShiftDetector
 from emtta_core.store import Catalogue, CellKey, Store
@@ -67,7 +67,7 @@ class Streamed:
 
     def evaluate(self, stop_after: int | None = None, **options: Any) -> Rows:
         """Evaluate the method's streams, each stopped after `stop_after` batches, and return all rows that count."""
-        for first, *further in works_of(self.suite, self.run.cells):
+        for first, *further in work_units_of(self.suite, self.run.cells):
             if first.method == "source":
                 continue
             asked = 0
@@ -235,13 +235,13 @@ def test_detector_finds_only_shifts() -> None:
     """A shift is two means of 5 in a row that exceed the usual by more than chance; then the detector starts over."""
     usual = [0.0, 0.1] * 10
     detector = ShiftDetector(20)
-    assert not any(detector.hears_shift(index) for index in usual * 4)
-    assert [detector.hears_shift(0.3) for _ in range(12)].index(True) == 9
-    assert not any(detector.hears_shift(0.3 + index) for index in usual)
-    assert not any(detector.hears_shift(index) for index in [0.3, 0.4, 0.3, 0.4, math.nan, 0.3] * 4)
+    assert not any(detector.detects_shift(index) for index in usual * 4)
+    assert [detector.detects_shift(0.3) for _ in range(12)].index(True) == 9
+    assert not any(detector.detects_shift(0.3 + index) for index in usual)
+    assert not any(detector.detects_shift(index) for index in [0.3, 0.4, 0.3, 0.4, math.nan, 0.3] * 4)
     once = ShiftDetector(20)
     groups = [*usual, *[0.3] * 5, *[0.05] * 5, *[0.3] * 5, *[0.05] * 5]
-    assert not any(once.hears_shift(index) for index in groups), "one group alone is no shift"
+    assert not any(once.detects_shift(index) for index in groups), "one group alone is no shift"
 
 
 def test_shift_resets_stream(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

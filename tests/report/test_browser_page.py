@@ -14,7 +14,7 @@ from store_factory import begin_run, write_shard
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.pipeline.selection import choose_domains
 from emtta_core.report import make_page
-from emtta_core.report.facts import NOTHING
+from emtta_core.report.facts import NO_VALUE
 from emtta_core.report.listening_page import make_listening_page
 from emtta_core.store import CellKey, Store
 from emtta_core.suite import load_suite
@@ -89,7 +89,7 @@ def test_header_click_sorts(browser: Browser, url: str) -> None:
             header.get_by_role("button").click()
             assert header.get_attribute("aria-sort") == way
             shown = column(seen, 6)
-            assert shown[-1] == NOTHING  # unknown values come last both ways
+            assert shown[-1] == NO_VALUE  # unknown values come last both ways
             known = [float(text) for text in shown[:-1]]
             assert len(known) == 8
             assert known == sorted(known, reverse=way == "descending")

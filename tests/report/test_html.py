@@ -26,7 +26,7 @@ from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import Page, charts, make_page
 from emtta_core.report.charts import Painter
 from emtta_core.report.examples import Piece, word_differences
-from emtta_core.report.facts import MOST_FAILURES, points, rate
+from emtta_core.report.facts import MAX_FAILURES, points, rate
 from emtta_core.sanitize import escaped
 from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
@@ -306,18 +306,18 @@ def test_source_only_run_is_not_compared(store: Store) -> None:
 
 
 def test_excess_failures_are_counted(store: Store) -> None:
-    count = MOST_FAILURES + 30
+    count = MAX_FAILURES + 30
     begin_run(store, "run", [("g", "d", "source")], utterances=count + 1)
     write_shard(store, CellKey("run", "d", "source"), {"u": [REFERENCE], **{f"bad{i:04d}": None for i in range(count)}})
     text = squeezed(make_page(store).html)
     assert f"{count} of {count + 1} utterances are in error and excluded from every rate" in text
-    assert f"the first {MOST_FAILURES} of {count + 1}" in text, "the last one says what they do to the rate"
-    assert text.count("the waveform is silent") == MOST_FAILURES
+    assert f"the first {MAX_FAILURES} of {count + 1}" in text, "the last one says what they do to the rate"
+    assert text.count("the waveform is silent") == MAX_FAILURES
 
 
 def test_huge_charts_are_limited(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     most = 4
-    monkeypatch.setattr(charts, "MOST_DOMAINS", most)
+    monkeypatch.setattr(charts, "MAX_DOMAINS", most)
     domains = [f"d{number:03d}" for number in range(most + 5)]
     begin_run(store, "run", [("g", domain, method) for domain in domains for method in ("source", "em-tok-b")])
     for place, domain in enumerate(domains):

@@ -12,7 +12,7 @@ from store_factory import REFERENCE, begin_run, heard, write_shard
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import make_page
-from emtta_core.report.facts import NOTHING
+from emtta_core.report.facts import NO_VALUE
 from emtta_core.scoring.paired import Sample
 from emtta_core.store import Catalogue, CellKey, RescoreRow, Store, reports
 
@@ -159,7 +159,7 @@ def test_page_slices_keep_methods_apart(store: Store) -> None:
             write_shard(store, key, {gender: states}, shard="fm".index(gender), metadata=f'{{"gender": "{gender}"}}')
     rows = re.findall(r'<tr><th scope="row">([fm])</th>(.*?)</tr>', make_page(store, "run").html, re.DOTALL)
     cells = {name: re.findall(r"<td[^>]*>([^<]*)", row) for name, row in rows}
-    assert cells == {"f": ["1", "50.00", NOTHING], "m": ["1", "50.00", "25.00"]}
+    assert cells == {"f": ["1", "50.00", NO_VALUE], "m": ["1", "50.00", "25.00"]}
 
 
 def test_every_report_handles_silence(store: Store) -> None:

@@ -24,7 +24,7 @@ from emtta_core.errors import StoreError
 from emtta_core.store import Store
 from emtta_core.store.backend import Backend
 from emtta_core.store.lease import (
-    BARE,
+    HOST_NAMESPACE,
     STALE,
     Holder,
     LeaseLostError,
@@ -130,10 +130,11 @@ CONTAINER = "pid:[4026532000]"
 @pytest.mark.parametrize(
     ("other", "lives"),
     [
-        ({"boot": "another", "numbers": BARE, "machine": "another"}, True),  # another machine of the same name
+        # another machine of the same name
+        ({"boot": "another", "numbers": HOST_NAMESPACE, "machine": "another"}, True),
         ({"numbers": CONTAINER}, True),  # a container of the same name on this machine, with a process of our PID
         ({"boot": "another", "numbers": CONTAINER}, True),  # the same on another machine, with the same image
-        ({"boot": "another", "numbers": BARE}, False),  # this machine, before it was rebooted
+        ({"boot": "another", "numbers": HOST_NAMESPACE}, False),  # this machine, before it was rebooted
     ],
 )
 def test_machine_identity_ignores_names(

@@ -66,7 +66,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogu
         yield every, alone
 
 
-@pytest.mark.parametrize("name", [name for name, found in reports().items() if not found.of_store])
+@pytest.mark.parametrize("name", [name for name, found in reports().items() if not found.reads_store])
 def test_run_report_needs_only_its_run(several: tuple[Catalogue, Catalogue], name: str) -> None:
     every, alone = (catalogue.report(name, "run") for catalogue in several)
     assert (alone.columns, alone.rows) == (every.columns, every.rows)

@@ -4,7 +4,7 @@ import pytest
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.plan import plan
-from emtta_core.pipeline.selection import select, with_whole_streams, works_of
+from emtta_core.pipeline.selection import expand_to_streams, select, work_units_of
 from emtta_core.suite import Suite, parse_suite
 
 DIGEST = "0123456789abcdef"
@@ -99,9 +99,9 @@ def test_each_setting_changes_cell(one: str, other: str) -> None:
 def test_stream_domains_run_together(stream: str, works: list[list[str]]) -> None:
     made = suite(stream)
     cells = plan(made, DIGEST).cells
-    found = [[cell.domain for cell in work] for work in works_of(made, cells) if work[0].method == "em-tok-b"]
+    found = [[cell.domain for cell in work] for work in work_units_of(made, cells) if work[0].method == "em-tok-b"]
     assert found == works
-    chosen = with_whole_streams(made, cells, select(cells, ["domain=soft", "method=em-tok-b"]))
+    chosen = expand_to_streams(made, cells, select(cells, ["domain=soft", "method=em-tok-b"]))
     assert {cell.domain for cell in chosen} == set(next(work for work in works if "soft" in work))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from emtta_core.scoring.wer import Heard, score
+from emtta_core.scoring.wer import Transcription, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
 
 REFERENCE = "red green blue river"
@@ -142,7 +142,7 @@ def write_shard(
         )
         for step, text in enumerate(states or ()):
             steps.append(StepRow(**same, step=step, hypothesis=text, entropy=1.0 - 0.1 * step, tokens=5))
-        utterance = Heard(utterance_id, language, reference, states[-1] if states else None, states or ())
+        utterance = Transcription(utterance_id, language, reference, states[-1] if states else None, states or ())
         scores.append(ScoreRow(**same, **score(utterance, utterance.steps, scorer)))
     store.write_steps(key, attempt, shard, steps)
     store.write_hypotheses(key, attempt, shard, hypotheses)

@@ -25,7 +25,7 @@ from emtta_core.store import CellKey, Store
 from emtta_core.suite import Runtime, load_suite
 from emtta_core.worker.devices import Device, choose_devices
 from emtta_core.worker.pool import OwnProcess, WorkerPool
-from emtta_core.worker.worker import JobFailedError, PassingError, WorkerLostError
+from emtta_core.worker.worker import JobFailedError, TransientJobError, WorkerLostError
 
 UTTERANCES = 6
 CPU = Device("cpu", "cpu", {"OMP_NUM_THREADS": "1"})
@@ -232,7 +232,7 @@ def test_lost_device_ends_process(bench: Bench, tmp_path: Path) -> None:
     paths = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
     others = children()
     with WorkerPool([Device("cpu", "cpu", {"PYTHONPATH": paths})], bench.events.append, never) as pool:
-        with pytest.raises(PassingError, match="device-side assert"):
+        with pytest.raises(TransientJobError, match="device-side assert"):
             pool.do(bench.job("source"))
         assert children() == others
     (row,) = bench.store.cells(bench.key("source"))
