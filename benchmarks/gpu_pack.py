@@ -81,7 +81,7 @@ def packed(domain: Domain, recordings: dict[str, NDArray[np.int16]]) -> list[dic
         raise EmttaError(f"its corruption is {noise.label()}; noise from files alone is packed")
     corpus, mixed = domain.corpus.located(), None
     if noise is not None:
-        noise.made_of(str)  # raises an error that says where to get the recording
+        noise.determinants(str)  # raises an error that says where to get the recording
         mixed = {"kind": noise.kind} | {name: getattr(noise, name) for name in ("snr_db", "snr_over", "level_dbfs")}
         if noise.kind != "gaussian":
             recordings.setdefault(f"noise/{noise.kind}", sixteen_bits(read_audio(noise.recording())))

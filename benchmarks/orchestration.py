@@ -63,9 +63,9 @@ def write_suite(folder: Path, methods: int, isolation: str, workers: int) -> Pat
 def execute(suite: str, store: str) -> dict[str, float]:
     """Run a suite in this process; return its times, from the first import on."""
     process_start = time.perf_counter()
-    from flows.cli._log import settle_environment
+    from flows.cli._log import configure_environment
 
-    settle_environment()
+    configure_environment()
     from flows.prefect_server import serving
 
     with serving(Path(store).with_name("server.log")) as reach:

@@ -36,7 +36,7 @@ def save(kind: str, key: str, content: dict[str, Any]) -> None:
         write_bytes(_file(kind, key), json.dumps(content, indent=2).encode())
 
 
-def is_settled(modified_ns: int) -> bool:
+def is_stable(modified_ns: int) -> bool:
     """Whether a file changed at this time, in nanoseconds since 1970, has been unchanged for long enough."""
     return time.time() - modified_ns / 1e9 > MIN_AGE
 

@@ -2,8 +2,8 @@
 
 `flows`, `tasks` and `sql` are beside `emtta_core`, both in the repository and in an installed package. Their names are
 common: other packages may use them, or a file in the current folder or on PYTHONPATH. So the SQL is read by path, and
-emtta's own processes call `settle_process`, after which `flows` and `tasks` are always emtta's. In a program that only
-imports `emtta_core`, these names remain the program's.
+emtta's own processes call `configure_process`, after which `flows` and `tasks` are always emtta's. In a program that
+only imports `emtta_core`, these names remain the program's.
 """
 
 import base64
@@ -37,7 +37,7 @@ FLOWS = {"nightly": "flows.nightly", "evaluate": "flows.evaluate"}
 def main() -> None:
     """Run the `emtta` command."""
     try:
-        settle_process()
+        configure_process()
         check_installed_files()
     except EmttaError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -49,11 +49,11 @@ def __getattr__(name: str) -> Any:
     """Import a flow when Prefect loads it by its entrypoint (PEP 562)."""
     if name not in FLOWS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    settle_process()
+    configure_process()
     return getattr(import_module(FLOWS[name]), name)
 
 
-def settle_process() -> None:
+def configure_process() -> None:
     """Make this process and its children find emtta's own packages, and keep idle threads from spinning.
 
     Raises:

@@ -92,7 +92,7 @@ class Repository:
         """Ask the hub for the current listing of the revision, and cache it."""
         import huggingface_hub
 
-        with self._errors_in_words():
+        with self._reworded_errors():
             info = huggingface_hub.HfApi(endpoint=endpoint()).repo_info(
                 self.name, repo_type=self.kind, revision=self.revision, files_metadata=True, timeout=TIMEOUT
             )
@@ -175,7 +175,7 @@ class Repository:
         """Open a file of a pinned data set over the network; only the requested parts are read."""
         import huggingface_hub
 
-        with self._errors_in_words():
+        with self._reworded_errors():
             files = huggingface_hub.HfFileSystem(endpoint=endpoint())
             with files.open(f"datasets/{self.name}@{self.revision}/{path}", block_size=_BLOCK) as file:
                 yield file
@@ -183,7 +183,7 @@ class Repository:
     def _download(self, path: str) -> Path:
         import huggingface_hub
 
-        with self._errors_in_words():
+        with self._reworded_errors():
             return Path(
                 huggingface_hub.hf_hub_download(
                     self.name, path, repo_type=self.kind, revision=self.revision, endpoint=endpoint()
@@ -199,7 +199,7 @@ class Repository:
         return ModelError if self.kind == "model" else CorpusError
 
     @contextmanager
-    def _errors_in_words(self) -> Iterator[None]:
+    def _reworded_errors(self) -> Iterator[None]:
         # Convert the errors of the hub's library inside the `with` block to readable ones.
         from huggingface_hub import constants, errors
 
@@ -227,12 +227,12 @@ class Repository:
             raise self._unreachable("HF_HUB_OFFLINE is set") from error
         except errors.LocalEntryNotFoundError as error:
             if isinstance(error.__cause__, errors.HfHubHTTPError):
-                raise self._answered(error.__cause__) from error
+                raise self._http_error(error.__cause__) from error
             raise self._unreachable("it does not answer") from error
         except errors.EntryNotFoundError as error:
             raise self._refusal(f"a file of {self} is gone from {self.url}: {' '.join(str(error).split())}") from error
         except errors.HfHubHTTPError as error:
-            raise self._answered(error) from error
+            raise self._http_error(error) from error
         except (errors.HTTPError, ConnectionError, TimeoutError, socket.gaierror) as error:
             raise self._unreachable(" ".join(str(error).split()) or type(error).__name__) from error
         except OSError as error:
@@ -253,7 +253,7 @@ class Repository:
     def _unreachable(self, reason: str) -> UnreachableHubError:
         return UnreachableHubError(f"{self} cannot be downloaded from {endpoint()}: {reason}; {_OFFLINE[self.kind]}")
 
-    def _answered(self, error: "HfHubHTTPError") -> EmttaError:
+    def _http_error(self, error: "HfHubHTTPError") -> EmttaError:
         status = error.response.status_code if error.response is not None else 0
         message = f"the hub at {endpoint()} answers {status} when asked for {self}: {' '.join(str(error).split())}"
         if status >= 500 or status in _TRANSIENT:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emtta_core.errors import UsageError
 
-_BEGINNINGS = {
+_SIGNATURES = {
     b"version https://git-lfs.github.com/spec/": ("Git LFS", "lfs pull"),
     b"version https://hawser.github.com/spec/": ("Git LFS", "lfs pull"),
     b"/annex/objects/": ("git-annex", "annex get ."),
@@ -33,7 +33,7 @@ def pointer_in(data: bytes, path: str | Path | None = None) -> str | None:
         data: the file's content, or its beginning.
         path: the file's path, if it has one.
     """
-    for beginning, (system, fetch) in _BEGINNINGS.items():
+    for beginning, (system, fetch) in _SIGNATURES.items():
         if data.startswith(beginning) and len(data) <= LONGEST:
             what = "get the file itself"
             folder = None if path is None else Path(path).absolute().parent

@@ -15,7 +15,7 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
 
-def settle_proxies() -> list[str]:
+def configure_proxies() -> list[str]:
     """Bypass proxies for this machine, and drop unusable proxies, for this process and its children.
 
     Returns:

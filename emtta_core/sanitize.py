@@ -7,7 +7,7 @@ import logging
 import os
 import re
 
-_ACTING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_CHARACTERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters except tab and line feed, marks that change the text direction, and lone surrogates."""
 
 _USER_INFO = re.compile(r"(?<=://)[^\s/?#'\"<>]+@")
@@ -45,4 +45,6 @@ def escaped(text: str) -> str:
         >>> print(escaped("red: \x1b[31m, backwards: \u202eabc"))
         red: \x1b[31m, backwards: \u202eabc
     """
-    return _ACTING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), without_passwords(text))
+    return _CONTROL_CHARACTERS.sub(
+        lambda found: found[0].encode("unicode_escape").decode("ascii"), without_passwords(text)
+    )

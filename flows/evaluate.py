@@ -25,7 +25,7 @@ from emtta_core.pipeline.job import Job, describe, fail_cell
 from emtta_core.pipeline.models import digest_of
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.preparation import Prepared
-from emtta_core.pipeline.rescoring import settle_figures
+from emtta_core.pipeline.rescoring import finalize_figures
 from emtta_core.pipeline.reuse import Reuse
 from emtta_core.pipeline.run import Run, check_unchanged, load_run, with_current_settings
 from emtta_core.pipeline.selection import Redo, expand_to_streams, resume_command, work_units_of
@@ -117,7 +117,7 @@ def _execute(
     todo_cells = expand_to_streams(run.suite, run.cells, open_cells)
     todo = [state for state in states if state.cell in todo_cells]
     if not todo:
-        settle_figures(store, run.run_id, held)
+        finalize_figures(store, run.run_id, held)
         return Completed(message=f"run {run.run_id}: {len(selected)} cells complete")
     # 2) prepare the domains and evaluate the cells, on an executor for that many cells
     with start(len(todo)) as executor:
@@ -128,7 +128,7 @@ def _execute(
     # 3) score with the suite's other scorers, compute the statistics, and return the final state
     held.check(store)
     publish_page = (lambda catalogue: publish(store, run.run_id, catalogue=catalogue)) if server_answers else None
-    settle_figures(store, run.run_id, held, publish_page)
+    finalize_figures(store, run.run_id, held, publish_page)
     if not failures:
         return Completed(message=f"run {run.run_id}: {len(selected)} cells complete")
     others = [state.cell for state in states if not (state.complete or state.cell in selected)]

@@ -251,7 +251,7 @@ def _date(timezone: str) -> str:
 def _page(store: Store, run_id: str) -> str | None:
     # Write the page of a night beside its log, and return its location; a failure is logged.
     try:
-        return store.write_beside_log(run_id, "html", make_page(store, run_id).html)
+        return store.write_next_to_log(run_id, "html", make_page(store, run_id).html)
     except Exception:
         get_run_logger().warning("the page of %s could not be written", run_id, exc_info=True)
         return None

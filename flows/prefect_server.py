@@ -36,7 +36,9 @@ GRACE = 5.0
 
 HOST = "127.0.0.1"
 
-START = "from emtta_core.entry import settle_process; settle_process(); from flows.prefect_server import main; main()"
+START = (
+    "from emtta_core.entry import configure_process; configure_process(); from flows.prefect_server import main; main()"
+)
 """The program of a temporary server's process; its argument is the number of the socket."""
 
 _CAUSE = re.compile(r"^[\w.]+(Error|Exception|Warning)\b.*:")
@@ -142,10 +144,10 @@ def reach() -> None:
             if not cloud and not isinstance(response.json(), str):
                 raise ValueError("the answer is not Prefect's")
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise _unreached(url, error) from error
+            raise _unreachable(url, error) from error
 
 
-def _unreached(url: str, error: Exception) -> EmttaError:
+def _unreachable(url: str, error: Exception) -> EmttaError:
     status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
     if status in (401, 403):
         return EmttaError(

@@ -70,7 +70,7 @@ class RayExecutor:
             cells: the number of cells to execute.
         """
         self._run, self._store, self._address = run, store, address or os.environ.get("RAY_ADDRESS")
-        self._lock, self._over = threading.Lock(), threading.Event()
+        self._lock, self._closing = threading.Lock(), threading.Event()
         self._work: dict[PrefectFuture[CellReport], _Work] = {}
         self._stack = ExitStack()
         self.size = cells
@@ -88,7 +88,7 @@ class RayExecutor:
             listener = threading.Thread(target=self._listen, name="emtta-ray", daemon=True)
             listener.start()
             stack.callback(listener.join)
-            stack.callback(self._over.set)
+            stack.callback(self._closing.set)
             # Setup is complete: from here on `__exit__` cleans up; had a step failed, the end of this block would have.
             self._stack = stack.pop_all()
         return self
@@ -187,7 +187,7 @@ class RayExecutor:
 
     def _listen(self) -> None:
         # Pass on the events of cells, and end those that take too long, until everything has finished.
-        while not self._over.wait(POLL):
+        while not self._closing.wait(POLL):
             self._exchange()
             with self._lock:
                 for work in self._work.values():
@@ -258,7 +258,7 @@ def _connected(address: str | None) -> "Iterator[RayTaskRunner[Any]]":
     _check_connection(address)
     with ExitStack() as stack:
         try:
-            first = {"worker_process_setup_hook": "emtta_core.entry.settle_process"}
+            first = {"worker_process_setup_hook": "emtta_core.entry.configure_process"}
             options = {"log_to_driver": False, "configure_logging": False, "runtime_env": first}
             runner: RayTaskRunner[Any] = RayTaskRunner(address, options)
             stack.enter_context(runner)

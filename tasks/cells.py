@@ -35,7 +35,7 @@ class hide_passwords(ContextDecorator):  # noqa: N801 - used like `suppress`
     # A class, because Ray sends flows and tasks to its machines, and a `contextmanager` generator cannot be pickled.
 
     def __enter__(self) -> None:
-        _settle_handlers()
+        _configure_handlers()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -56,7 +56,7 @@ class _HandlerFormatter(logging.Formatter):
         return without_passwords(self._inner.format(record))
 
 
-def _settle_handlers() -> None:
+def _configure_handlers() -> None:
     # Make Prefect's handlers, for its server and for the screen, hide passwords.
     loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     for handler in [handler for logger in (logging.root, *loggers) for handler in logger.handlers]:

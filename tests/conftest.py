@@ -20,9 +20,9 @@ from hub_server import serving as serving_hub
 from s3_server import S3Server, serving
 from whisper_factory import make_checkpoint
 
-from flows.cli._log import settle_environment
+from flows.cli._log import configure_environment
 
-settle_environment()  # before anything imports Prefect
+configure_environment()  # before anything imports Prefect
 # Containers often disable bytecode files; then each process that a test starts would compile emtta again.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -37,7 +37,7 @@ class Graded(Record):
     severity: Annotated[int, IDENTITY, Field(ge=0, le=MAX_SEVERITY)]  # 0 (clean, as if there were no corruption) to 5
     seed: Annotated[int, IDENTITY] = 0  # another seed draws different noise, rooms, losses and directions
 
-    def made_of(self, voices: Callable[[], str]) -> dict[str, Any] | None:
+    def determinants(self, voices: Callable[[], str]) -> dict[str, Any] | None:
         """Everything that determines the effect on an utterance; None for severity 0, which has none.
 
         Args:
@@ -101,7 +101,7 @@ class Noise(Record):
     snr_convention: Annotated[SnrConvention, IDENTITY] = "exact"  # how the ratio is interpreted
     seed: Annotated[int, IDENTITY] = 0  # another seed gives different noise
 
-    def made_of(self, voices: Callable[[], str]) -> dict[str, Any]:
+    def determinants(self, voices: Callable[[], str]) -> dict[str, Any]:
         """Everything that determines the effect on an utterance; `voices` returns the digest of the other speakers."""
         return {"version": CORRUPTION_VERSION, "settings": self.identity(), "voices": voices()}
 

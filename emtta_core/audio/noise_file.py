@@ -80,7 +80,7 @@ class NoiseFile(Record):
             raise ValueError(f"file is {self.file!r}; it must be in the folder of the recordings")
         return self
 
-    def made_of(self, _voices: Callable[[], str]) -> dict[str, Any]:
+    def determinants(self, _voices: Callable[[], str]) -> dict[str, Any]:
         """Everything that determines the effect on an utterance, with a digest of the recording's content.
 
         Raises:

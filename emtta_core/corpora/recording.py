@@ -73,7 +73,7 @@ class FileDigests:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:  # ValueError: a path with a null character
             return getattr(error, "strerror", None) or str(error)
-        if cache.is_settled(before.st_mtime_ns):
+        if cache.is_stable(before.st_mtime_ns):
             self._cached[str(path)] = [*state, digest]
             self._has_new = True
         return digest

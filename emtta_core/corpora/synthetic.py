@@ -87,7 +87,7 @@ def load_grammar(language: str) -> Grammar:
 SYNTHETIC_VERSION = 1
 """Incremented whenever the same settings would give different samples."""
 
-_MURMUR_VOICES = (
+_NOISE_VOICES = (
     "en-us+m4",
     "en-us+f2",
     "en-us+m2",
@@ -172,7 +172,7 @@ def sentences_for_noise(count: int, seed: int) -> Iterator[Sentence]:
     for index in range(count):
         rng = _rng("murmur", seed, index)
         text = " ".join(grammar.sentence(rng, "train") for _ in range(2))
-        voice = _MURMUR_VOICES[index % len(_MURMUR_VOICES)]
+        voice = _NOISE_VOICES[index % len(_NOISE_VOICES)]
         yield Sentence(text, voice, rng.randint(150, 200), rng.randint(30, 70))
 
 

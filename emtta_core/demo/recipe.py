@@ -182,7 +182,7 @@ class Examples(Dataset[Example]):
         # The index of the phoneme in the middle of each frame; silence after the speech.
         middles = (np.arange(self._frames) + 0.5) * self._seconds / self._frames
         starts = np.array([phoneme.start for phoneme in phonemes])
-        numbers = np.array([self._numbers.get(bare(phoneme.label), IGNORE) for phoneme in phonemes])
+        numbers = np.array([self._numbers.get(without_stress(phoneme.label), IGNORE) for phoneme in phonemes])
         labels = numbers[np.clip(np.searchsorted(starts, middles, side="right") - 1, 0, None)]
         labels[middles > samples / SAMPLE_RATE] = self._numbers[""]
         return labels
@@ -193,7 +193,7 @@ def draw_language(rng: random.Random) -> str:
     return "en" if rng.random() < ENGLISH_SHARE else rng.choice(LANGUAGES[1:])
 
 
-def bare(label: str) -> str:
+def without_stress(label: str) -> str:
     """An espeak-ng phoneme label without stress and length marks; a pause is the empty label."""
     return label.strip("',%=_:;-|")
 
@@ -205,7 +205,7 @@ def phoneme_inventory(sentences: int) -> tuple[str, ...]:
         rng = random.Random(f"inventory|{language}")
         for _ in range(sentences):
             speech = speak(load_grammar(language).sentence(rng, "train"), trained_voices(language)[0])
-            labels.update(bare(phoneme.label) for phoneme in speech.phonemes)
+            labels.update(without_stress(phoneme.label) for phoneme in speech.phonemes)
     return tuple(sorted(labels))
 
 

@@ -75,7 +75,7 @@ class BeamSearch:
 
     def keep(self, utterances: Tensor) -> None:
         """Store the others' beams as final, and continue with only these utterances."""
-        self._settle()
+        self._store_final()
         for name in ("_limits", "_utterances", "_running", "_running_scores", "_open"):
             setattr(self, name, getattr(self, name)[utterances])
         for name in ("_done", "_done_lengths", "_done_ended", "_done_scores", "_is_done"):
@@ -83,11 +83,11 @@ class BeamSearch:
 
     def result(self) -> Hypotheses:
         """The top beams, best first, cut to the longest."""
-        self._settle()
+        self._store_final()
         longest = int(self._final.mask.sum(-1).max())
         return Hypotheses(self._final.tokens[..., :longest], self._final.mask[..., :longest], self._final.ended)
 
-    def _settle(self) -> None:
+    def _store_final(self) -> None:
         positions = torch.arange(self._done.shape[-1], device=self._done.device)
         mask = positions < self._done_lengths.unsqueeze(-1)
         self._final.tokens[self._utterances] = self._done.masked_fill(~mask, self._end)

@@ -209,7 +209,7 @@ def _recording(noise: NoiseFile) -> Availability:
     what = f"noise {noise.file or noise.kind}"
     licence = "your own" if noise.file else f"see {FOLDER}"
     try:
-        noise.made_of(str)
+        noise.determinants(str)
     except EmttaError as error:
         archive = None if noise.file else Archive()  # the repository's page does not state a size
         return Availability(what, "missing", NOISE, licence, error=str(error), subject=error.subject, archive=archive)

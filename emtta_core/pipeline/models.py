@@ -38,7 +38,7 @@ def cache_digest(folder: Path, digest: str) -> None:
     with suppress(OSError):  # a cache that cannot be written only costs time
         state = _state(folder)
         newest = max((modified for _, _, modified in state["files"]), default=0)
-        if cache.is_settled(newest):
+        if cache.is_stable(newest):
             key = str(folder.resolve())
             cache.save(KIND, key, {"folder": key, "of": state, "digest": digest})
 

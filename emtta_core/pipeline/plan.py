@@ -258,7 +258,7 @@ def corpus_id(domain: Domain, limit: int | None, content: Callable[[Corpus], str
             "limit": limit,
             "corruption": None
             if corruption is None
-            else corruption.made_of(lambda: content(Synthetic(language="en"))),  # who murmurs in babble
+            else corruption.determinants(lambda: content(Synthetic(language="en"))),  # who murmurs in babble
         }
     )
 

@@ -129,7 +129,7 @@ def _row(utterance: Utterance, corruption: Corruption | None) -> PreparedRow:
     if corruption is None:
         (waveform, gain), snr_db = scale_back(waveform), None
     else:
-        corrupted = corruption.apply(waveform, utterance.id, lambda count: _murmur(count, corruption.seed))
+        corrupted = corruption.apply(waveform, utterance.id, lambda count: _voices(count, corruption.seed))
         waveform, snr_db, gain = corrupted.waveform, corrupted.snr_db, corrupted.gain
     return PreparedRow(
         utterance_id=utterance.id,
@@ -165,7 +165,7 @@ def _label(corruption: Corruption | None) -> str | None:
 
 
 @cache
-def _murmur(count: int, seed: int) -> Sequence[Waveform]:
+def _voices(count: int, seed: int) -> Sequence[Waveform]:
     # Clean voices for babble and similar noises; synthesized once per process, as every utterance uses them.
     return voices_for_noise(count, seed)
 

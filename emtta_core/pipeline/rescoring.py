@@ -19,7 +19,7 @@ from itertools import chain, pairwise, repeat
 from typing import Any, Literal, TypeVar
 
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.run_results import has_results, settle_results
+from emtta_core.pipeline.run_results import finalize_results, has_results
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import ScorerError, scorer
 from emtta_core.scoring.wer import Transcription, score_all
@@ -138,11 +138,11 @@ def rescore(
         for name in names:
             update_statistics(store, run_id, name)
     with Catalogue(store, runs=[run_id]) as catalogue:
-        settle_results(catalogue, run_id)
+        finalize_results(catalogue, run_id)
     return rescoring
 
 
-def settle_figures(
+def finalize_figures(
     store: Store, run_id: str, held: Lease | None = None, show: Callable[[Catalogue], None] | None = None
 ) -> None:
     """Bring a run's scores, statistics and results up to date with its suite; failures are only logged.
@@ -154,7 +154,7 @@ def settle_figures(
         show: called afterwards with a catalogue of the run whose rows are in memory.
     """
     try:
-        _retry_once(lambda: _settle(store, run_id, held, show))
+        _retry_once(lambda: _finalize(store, run_id, held, show))
     except Exception:
         text = "the figures of run %s could not be computed; all its rows are stored; compute the figures with: %s"
         log.warning(text, run_id, store.command("rerun", run_id), exc_info=True)
@@ -168,22 +168,22 @@ def _retry_once(compute: Callable[[], _Result]) -> _Result:
         return compute()
 
 
-def _settle(store: Store, run_id: str, held: Lease | None, show: Callable[[Catalogue], None] | None) -> None:
+def _finalize(store: Store, run_id: str, held: Lease | None, show: Callable[[Catalogue], None] | None) -> None:
     with Catalogue(store, runs=[run_id]) as catalogue:
         catalogue.cache_rows()
-        if not _settle_scores(catalogue, run_id, held) or not has_results(store, run_id):
-            settle_results(catalogue, run_id)
+        if not _finalize_scores(catalogue, run_id, held) or not has_results(store, run_id):
+            finalize_results(catalogue, run_id)
         if show is not None:
             show(catalogue)
 
 
-def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
+def _finalize_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> bool:
     # Compute missing scores and statistics for each scorer of the suite; return whether the results are up to date.
     store = catalogue.store
     found: dict[str, str] = {}
     for name in store.run(run_id).scorers:
         try:
-            found[name] = _retry_once(partial(_settle_statistics, catalogue, run_id, name))
+            found[name] = _retry_once(partial(_finalize_statistics, catalogue, run_id, name))
         except Exception:
             found[name] = "failed"
             text = "the statistics of run %s by %s could not be computed; compute them with: %s"
@@ -199,7 +199,7 @@ def _settle_scores(catalogue: Catalogue, run_id: str, held: Lease | None) -> boo
     return set(found.values()) == {"settled"}
 
 
-def _settle_statistics(catalogue: Catalogue, run_id: str, name: str) -> Literal["settled", "computed", "unscored"]:
+def _finalize_statistics(catalogue: Catalogue, run_id: str, name: str) -> Literal["settled", "computed", "unscored"]:
     # Compute the statistics for a scorer if they are missing. The catalogue holds the first scorer's rows in memory.
     store = catalogue.store
     is_first = name == store.run(run_id).scorers[0]

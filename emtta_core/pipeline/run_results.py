@@ -116,14 +116,14 @@ def has_results(store: Store, run_id: str) -> bool:
     return store.backend.exists(f"logs/{run_id}.{RESULTS}")
 
 
-def settle_results(catalogue: Catalogue, run_id: str) -> None:
+def finalize_results(catalogue: Catalogue, run_id: str) -> None:
     """Write the results of a run beside its log unless they are up to date; errors are only logged."""
     store = catalogue.store
     try:
         catalogue.cache_rows()
         text = results_text(catalogue, run_id)
         catalogue.check_all_read()
-        store.write_beside_log(run_id, RESULTS, text)
+        store.write_next_to_log(run_id, RESULTS, text)
     except Exception:
         command = store.command("export", run_id, "--format", "results-json", "--out", "DIR")
         log.warning(

@@ -54,15 +54,15 @@ _UTTERANCES = """
     ORDER BY planned.position, utterance_id
 """
 
-_BOARD = (
+_LEADERBOARD = (
     SharedCell("WER, % (95% interval)", "{wer:.2f} ({wer_low:.1f}\N{EN DASH}{wer_high:.1f})"),
     SharedCell("change, points", "{change:+.2f} ± {ci_half_width:.1f}"),
 )
-_BOARD_COLUMNS = ("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p")
+_LEADERBOARD_COLUMNS = ("method", "group", "wer", "wer_low", "wer_high", "change", "ci_half_width", "p")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class ExportResult:
     """The outcome of an export."""
 
     folder: Path  # the folder
@@ -83,7 +83,7 @@ def export_run(
     hub_id: str | None = None,
     replace: bool = False,
     limits: Limits | None = None,
-) -> Written:
+) -> ExportResult:
     """Export a run, or some of its methods and domains, in one format.
 
     Args:
@@ -132,7 +132,7 @@ def export_run(
         remarks = [*transcripts.remarks(), *notices_of(catalogue, run_id)]
     if done < planned:
         remarks.insert(0, f"the run is not complete: {done} of {planned} utterances are done; finish it with: {finish}")
-    return Written(folder, tuple(written), sum(written.values()), tuple(remarks))
+    return ExportResult(folder, tuple(written), sum(written.values()), tuple(remarks))
 
 
 def _cells(store: Store, run_id: str, methods: Sequence[str], domains: Sequence[str]) -> list[ChosenCell]:
@@ -188,7 +188,7 @@ def _utterances(transcripts: Transcripts) -> Result:
 
 def _leaderboard(catalogue: Catalogue, run_id: str) -> Result:
     found = catalogue.report("leaderboard", run_id)
-    return Result(found.table.select(list(_BOARD_COLUMNS)), _BOARD)
+    return Result(found.table.select(list(_LEADERBOARD_COLUMNS)), _LEADERBOARD)
 
 
 def _write_files(folder: Path, files: Iterable[tuple[str, bytes]], *, replace: bool) -> dict[str, int]:
@@ -274,7 +274,7 @@ def _hub_files(
     title = f"{suite}: hypotheses of {run['model']}"
     meanings = views()["utterances"].columns
     card = _HUB_CARD.format(
-        front=yaml_dump(_front(title, utterances), sort_keys=False),
+        front=yaml_dump(_front_matter(title, utterances), sort_keys=False),
         title=title,
         model=run["model"],
         suite=suite,
@@ -290,7 +290,7 @@ def _hub_files(
     yield f".eval_results/{suite}.yaml", yaml_dump(list(_entries(found, hub_id)), sort_keys=False).encode()
 
 
-def _front(title: str, utterances: Result) -> dict[str, Any]:
+def _front_matter(title: str, utterances: Result) -> dict[str, Any]:
     return {
         "pretty_name": title,
         "language": sorted(set(utterances.table["language"].to_pylist())),

@@ -92,7 +92,7 @@ def make_listening_page(suite: Suite, domains: Sequence[Domain], examples: int =
         raise UsageError(f"no domain of {', '.join(domain.name for domain in domains)} has a corruption to listen to")
     for domain in noisy:
         assert domain.corruption is not None
-        domain.corruption.made_of(str)  # raises if a required library or file is missing
+        domain.corruption.determinants(str)  # raises if a required library or file is missing
     by_speech: dict[tuple[str, Corpus], list[Domain]] = {}
     for domain in noisy:
         by_speech.setdefault((domain.group, domain.corpus), []).append(domain)

@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from emtta_core.atomic_write import TEMPORARY, explaining_write_errors, write_bytes, write_new_bytes
-from emtta_core.cache import is_settled
+from emtta_core.cache import is_stable
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.input_files import check_plain, read_plain
 
@@ -351,7 +351,7 @@ class WatchedFolder(Folder):
         if known is not None and known[0] == changed:
             return known[1]
         found = super()._scan(folder, links)
-        if is_settled(changed):
+        if is_stable(changed):
             self._listings[folder] = changed, found
         else:
             self._listings.pop(folder, None)

@@ -117,10 +117,13 @@ def _digests(snapshot: Snapshot) -> dict[str, str]:
     for entry in (*snapshot.entries, *snapshot.misplaced):
         lines.setdefault(run_of(entry.name), []).append(f"{entry.name} {entry.size} {entry.tag}")
     run_digests = {run_id: _digest(of_run) for run_id, of_run in lines.items()}
-    makers = sources(snapshot.loose["links"])
+    source_runs = sources(snapshot.loose["links"])
     return {
         run_id: _digest(
-            [run_digests[run_id], *(run_digests.get(maker, "") for maker in sorted(makers.get(run_id, ())))]
+            [
+                run_digests[run_id],
+                *(run_digests.get(source_run, "") for source_run in sorted(source_runs.get(run_id, ()))),
+            ]
         )
         for run_id in (run_of(entry.name) for entry in snapshot.loose["runs"])
     }
@@ -135,5 +138,7 @@ def _of_runs(table: pa.Table, runs: Collection[str]) -> pa.Table:
 
 
 def _with_reusing(snapshot: Snapshot, runs: Collection[str]) -> set[str]:
-    reusing = {run_id for run_id, makers in sources(snapshot.loose["links"]).items() if not makers.isdisjoint(runs)}
+    reusing = {
+        run_id for run_id, source_runs in sources(snapshot.loose["links"]).items() if not source_runs.isdisjoint(runs)
+    }
     return {*runs, *reusing} - {""}

@@ -246,15 +246,17 @@ class Snapshot:
     def of_runs(self, runs: Collection[str], corpora: Collection[str]) -> "Snapshot":
         """The files of some runs, of the results they reuse, and of the prepared audio of some corpora."""
         reused = sources(self.loose["links"])
-        makers = set().union(*(reused.get(run, set()) for run in runs))
+        source_runs = set().union(*(reused.get(run, set()) for run in runs))
 
-        def wanted(name: str) -> bool:
+        def belongs(name: str) -> bool:
             table = name.removeprefix(f"{FOLDER}/").split("/")[0]
             if not run_of(name):
                 return name.split("/")[1] in corpora
-            return run_of(name) in runs or (run_of(name) in makers and (table in REUSED or table == UTTERANCES.name))
+            return run_of(name) in runs or (
+                run_of(name) in source_runs and (table in REUSED or table == UTTERANCES.name)
+            )
 
-        return self.without({entry.name for entry in self.entries if not wanted(entry.name)})
+        return self.without({entry.name for entry in self.entries if not belongs(entry.name)})
 
     @property
     def open_runs(self) -> frozenset[str]:

@@ -39,7 +39,7 @@ def read_state(backend: Backend, run_id: str, stream: str) -> bytes | None:
         content = backend.read(name)
     except OSError as error:
         raise StoreError(f"{backend.url(name)} cannot be read: {error}; nothing was changed, so try again") from error
-    if not _is_whole(content):
+    if not _is_intact(content):
         log.warning("%s is damaged: the stream starts over", backend.url(name))
         return None
     return content[_DIGITS:]
@@ -57,11 +57,11 @@ def broken_states(backend: Backend, entries: Sequence[Entry]) -> Iterator[Broken
             broken = BrokenFile.refused(name, content)
             if broken.problem != "missing":  # otherwise its stream was completed meanwhile
                 yield broken
-        elif not _is_whole(content):
+        elif not _is_intact(content):
             yield BrokenFile(name, "its digest does not match its content")
 
 
-def _is_whole(content: bytes) -> bool:
+def _is_intact(content: bytes) -> bool:
     return hashlib.sha256(content[_DIGITS:]).hexdigest().encode() == content[:_DIGITS]
 
 

@@ -146,7 +146,7 @@ class Store:
         check_name("run id", run_id)
         return self.backend.appending(f"logs/{run_id}.log")
 
-    def write_beside_log(self, run_id: str, ending: Literal["html", "results.json"], text: str) -> str:
+    def write_next_to_log(self, run_id: str, ending: Literal["html", "results.json"], text: str) -> str:
         """Write a text about a run to `logs/<run>.<ending>` unless it is unchanged, and return its location."""
         check_name("run id", run_id)
         name, content = f"logs/{run_id}.{ending}", text.encode()
@@ -257,15 +257,15 @@ class Store:
     def links(self, run_id: str) -> list[tuple[str, LinkRow]]:
         """The results that a run reuses, each with the run that made it; raises StoreError as `done` does."""
         names = self._files(TABLES["links"], f"links/run_id={run_id}")
-        files = self._without_lost(read_each(self.backend, names, LinkRow))
+        files = self._readable_rows(read_each(self.backend, names, LinkRow))
         return [(source_of(name), row) for name, rows in files for row in rows]
 
     def reused_runs(self) -> dict[str, set[str]]:
         """The runs whose results other runs reuse, each with those other runs."""
         found: dict[str, set[str]] = {}
-        for run_id, makers in sources(self.backend.list("links")).items():
-            for maker in makers - {run_id}:
-                found.setdefault(maker, set()).add(run_id)
+        for run_id, source_runs in sources(self.backend.list("links")).items():
+            for source_run in source_runs - {run_id}:
+                found.setdefault(source_run, set()).add(run_id)
         return found
 
     # Prepared corpora
@@ -334,7 +334,7 @@ class Store:
     def _files(self, table: Table, folder: str | None = None) -> list[str]:
         return [entry.name for entry in self.backend.list(folder or table.name) if table.holds(entry.name)]
 
-    def _without_lost(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
+    def _readable_rows(self, found: Iterable[tuple[str, list[Row] | BrokenFile]]) -> Iterator[tuple[str, list[Row]]]:
         # Skip files whose rows are lost, with a warning; raise StoreError for one whose rows may come back.
         found = list(found)
         for _, rows in found:
@@ -359,7 +359,7 @@ class Store:
             found = [*read_each(self.backend, shards, row), *from_packs]
             if not any(isinstance(rows, BrokenFile) for _, rows in found):
                 break
-        for _, rows in self._without_lost(found):
+        for _, rows in self._readable_rows(found):
             yield from rows
 
     def _write_shard(self, table: str, key: CellKey, attempt: int, shard: int, rows: Sequence[Any]) -> None:

@@ -39,7 +39,7 @@ class Stream(Record):
     seed: Annotated[int, Field(ge=0, lt=2**63), IDENTITY] = 0  # of the shuffling
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "Stream":
+    def _check_fields(self) -> "Stream":
         if self.reset == "utterance" and self.order != "corpus":
             raise ValueError(f'with reset = "utterance" the order has no effect; remove order = {self.order!r}')
         if self.reset == "domain" and self.order in ("gradual", "mixed"):

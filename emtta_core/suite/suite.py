@@ -157,8 +157,8 @@ class Suite(Record):
     def _distinct_methods(cls, value: tuple[MethodChoice, ...]) -> tuple[MethodChoice, ...]:
         value = tuple(point for choice in value for point in choice.points())
         names = [choice.name for choice in value]
-        _refuse_twice("method", names)
-        _refuse_alike("methods", names)
+        _refuse_duplicates("method", names)
+        _refuse_similar("methods", names)
         return value
 
     @field_validator("adaptation", mode="before")
@@ -169,26 +169,26 @@ class Suite(Record):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        _refuse_twice("seed", [str(seed) for seed in value])
+        _refuse_duplicates("seed", [str(seed) for seed in value])
         return value
 
     @field_validator("scorers")
     @classmethod
     def _distinct_scorers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        _refuse_twice("scorer", list(value))
+        _refuse_duplicates("scorer", list(value))
         return value
 
     @field_validator("domains")
     @classmethod
     def _distinct_domains(cls, value: tuple[Domain, ...]) -> tuple[Domain, ...]:
         # Refuse two domains with the same name, and names that some file systems or SQL consider equal.
-        _refuse_twice("domain", [domain.name for domain in value])
-        _refuse_alike("domains", [domain.name for domain in value])
-        _refuse_alike("groups", [domain.group for domain in value])
+        _refuse_duplicates("domain", [domain.name for domain in value])
+        _refuse_similar("domains", [domain.name for domain in value])
+        _refuse_similar("groups", [domain.group for domain in value])
         return value
 
     @model_validator(mode="after")
-    def _streams_can_go(self) -> "Suite":
+    def _check_streams(self) -> "Suite":
         for choice in self.methods:
             stream = self.stream_of(choice)
             if stream is None:
@@ -345,13 +345,13 @@ def _with_snr_convention(suite: Suite, convention: SnrConvention) -> Suite:
     return suite.model_copy(update={"domains": tuple(domains)})
 
 
-def _refuse_twice(what: str, names: list[str]) -> None:
+def _refuse_duplicates(what: str, names: list[str]) -> None:
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         raise ValueError(f"each {what} may be named only once; named twice: {', '.join(duplicates)}")
 
 
-def _refuse_alike(what: str, names: list[str]) -> None:
+def _refuse_similar(what: str, names: list[str]) -> None:
     # Raise a `ValueError` that lists those of `names` that differ only in case.
     for name in names:
         similar = sorted({other for other in names if other.lower() == name.lower()})

@@ -21,7 +21,7 @@ _ENVIRONMENT = {
 _files: list[Path] = []
 
 
-def settle_environment() -> None:
+def configure_environment() -> None:
     """Set the variables that Prefect reads on import, unless the user has set them."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -36,7 +36,7 @@ def logging_to(path: Path) -> Iterator[None]:
 
     from flows.artifacts import Formatter
 
-    settle_environment()
+    configure_environment()
     root = logging.getLogger()
     importlib.import_module("prefect.main")  # installs its own handlers
     disable_progress_bars()  # those of downloads would disrupt the live display

@@ -33,7 +33,7 @@ READER_GONE = frozenset({errno.EPIPE, errno.EIO})
 """The errors of writing to a pipe without a reader or to a closed terminal."""
 
 
-def settle_streams() -> None:
+def configure_streams() -> None:
     """Prepare the standard streams of this process; streams that something else has replaced are left alone."""
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for number, name in enumerate(("stdin", "stdout", "stderr")):

@@ -143,7 +143,7 @@ def doctor(
 
         emtta doctor suites/mine.toml --corpus-dir /data
     """
-    _log.settle_environment()
+    _log.configure_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
 

@@ -19,11 +19,11 @@ import typer
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.faults import machine_fault
-from emtta_core.network import settle_proxies
+from emtta_core.network import configure_proxies
 from emtta_core.sanitize import without_passwords
 from flows.cli import _log, demo, doctor, report, rerun, run, runs, schedule, suites, upkeep
 from flows.cli._options import flowing
-from flows.cli._output import ERROR, USAGE, echo, settle_streams
+from flows.cli._output import ERROR, USAGE, configure_streams, echo
 
 
 def _version(requested: bool) -> None:
@@ -81,8 +81,8 @@ def command() -> NoReturn:
 
 def main() -> None:
     """Run the command; a user error ends it with only its message."""
-    settle_streams()
-    for sentence in settle_proxies():
+    configure_streams()
+    for sentence in configure_proxies():
         echo(sentence)
     try:
         _refuse_empty(sys.argv[1:])

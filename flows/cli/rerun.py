@@ -68,10 +68,10 @@ def rerun(
         emtta rerun demo-1a2b3c4d --domain BA --method em-tok-b --force
     """
     check_runner(runner, ray_address, devices, isolation)
-    _log.settle_environment()
+    _log.configure_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import UsageError
-    from emtta_core.pipeline.rescoring import settle_figures
+    from emtta_core.pipeline.rescoring import finalize_figures
     from emtta_core.pipeline.run import check_unchanged
     from emtta_core.pipeline.selection import expand_to_streams
     from emtta_core.pipeline.state import failed_before
@@ -102,7 +102,7 @@ def rerun(
         execute(opened, run, cells, redo=redo, **where)
     else:
         echo(f"run {run}: nothing to do")
-        settle_figures(opened, run)
+        finalize_figures(opened, run)
     conclude(opened, found, selected)
 
 

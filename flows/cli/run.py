@@ -86,10 +86,10 @@ def run(
         emtta run suites/mine.toml --limit 20 --dry-run
     """
     check_runner(runner, ray_address, devices, isolation)
-    _log.settle_environment()
+    _log.configure_environment()
     use_corpora(corpus_dir)
     from emtta_core.names import check_name
-    from emtta_core.pipeline.rescoring import settle_figures
+    from emtta_core.pipeline.rescoring import finalize_figures
     from emtta_core.pipeline.run import record
     from emtta_core.pipeline.selection import select
     from emtta_core.store import Store
@@ -116,7 +116,7 @@ def run(
     record(planned, opened)
     if progress.recorded and all(state.complete for state in progress.now if state.cell in selected):
         echo(f"run {planned.run_id}: nothing to do, all of its {len(selected)} cells are complete")
-        settle_figures(opened, planned.run_id)
+        finalize_figures(opened, planned.run_id)
     else:
         execute(
             opened,
@@ -155,7 +155,7 @@ def prepare(
 
         emtta prepare suites/mine.toml --only group=noise --corpus-dir /data
     """
-    _log.settle_environment()
+    _log.configure_environment()
     use_corpora(corpus_dir)
     from emtta_core.errors import EmttaError
     from emtta_core.hub import refuse_full_disk

@@ -69,7 +69,7 @@ def schedule(
 
         emtta schedule suites/mine.toml --cron "30 1 * * 1-5" --dry-run
     """
-    _log.settle_environment()
+    _log.configure_environment()
     from emtta_core.scoring.significance import check_thresholds
     from emtta_core.store import Store
     from emtta_core.store.backend import open_backend
@@ -126,7 +126,7 @@ def server(
 
         export PREFECT_API_URL=http://127.0.0.1:4200/api
     """
-    _log.settle_environment()
+    _log.configure_environment()
     from emtta_core.errors import UsageError
     from flows.prefect_server import make_database, writable_home
 

@@ -138,7 +138,7 @@ def test_shelf_subfolder_path_is_kept(snsd: Path, monkeypatch: pytest.MonkeyPatc
     settled = noise.located()
     assert settled.path == str(snsd)
     assert settled.located() == settled
-    assert settled.made_of(str) == noise.made_of(str)
+    assert settled.determinants(str) == noise.determinants(str)
     assert NoiseFile(kind="babble", snr_db=5).located().path in (str(snsd / "noise_train"), str(snsd / "noise_test"))
 
 
@@ -150,7 +150,7 @@ def test_paper_recording_wins_name_clash(tmp_path: Path) -> None:
     assert noise.located().path == str(tmp_path)
     (tmp_path / "noise_train" / "Typing_2.wav").unlink()
     alone = NoiseFile(path=str(tmp_path), kind="typing", snr_db=10)
-    assert noise.made_of(str) == alone.made_of(str)
+    assert noise.determinants(str) == alone.determinants(str)
 
 
 @pytest.mark.parametrize("level", [-25.0, -35.0])
@@ -174,7 +174,7 @@ def test_every_setting_is_in_identity(snsd: Path) -> None:
         {"level_dbfs": -30.0},
         {"seed": 1},
     )
-    made = [str(NoiseFile.model_validate(base | change).made_of(str)) for change in changes]
+    made = [str(NoiseFile.model_validate(base | change).determinants(str)) for change in changes]
     assert len(set(made)) == len(changes)
 
 

@@ -41,7 +41,7 @@ def python(project: Path, *words: str, folder: Path | None = None) -> "subproces
     )
 
 
-SETTLE = "from emtta_core.entry import settle_process; settle_process()"
+SETTLE = "from emtta_core.entry import configure_process; configure_process()"
 """The first statements of emtta's own processes: the temporary server, and Ray's workers."""
 
 
@@ -79,7 +79,7 @@ def test_importer_keeps_own_files(project: Path) -> None:
 def test_imported_namesake_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tasks", ModuleType("tasks"))
     with pytest.raises(EmttaError, match=r"its own package 'tasks'.*already imported"):
-        entry.settle_process()
+        entry.configure_process()
 
 
 def test_foreign_files_in_sql_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from conftest import Command, Outcome
 from huggingface_hub import DatasetCard
 from store_factory import begin_run, cell_id_of, end_attempt, heard, one_run, write_shard
 
-from emtta_core.pipeline.rescoring import settle_figures
+from emtta_core.pipeline.rescoring import finalize_figures
 from emtta_core.report.transcripts import plain_ids, timed
 from emtta_core.store import Catalogue, CellKey, Store, WindowRow
 from emtta_core.store.pruning import Keep, plan_pruning, prune
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
         silent = {"reference": "", "speaker": "Sp_1-(x)", "scorer": "none"}
         write_shard(opened, key, {"silence": ["red"]}, attempt=attempt, shard=1, **silent)
         end_attempt(opened, key, group=group)
-    settle_figures(opened, "run")
+    finalize_figures(opened, "run")
     return opened
 
 
@@ -208,7 +208,7 @@ def test_results_json_is_stored(emtta: Command, store: Store, out: Path) -> None
     assert [(pair["method"], pair["baseline"]) for pair in found["pairs"]] == [("em-tok", "source")] * 2
     assert found["scoring"] == {"scorer": "none", "normalizers": ["none"], "errors": "exclude"}
     written = stored.stat().st_mtime_ns
-    settle_figures(store, "run")
+    finalize_figures(store, "run")
     assert stored.stat().st_mtime_ns == written, "what says the same is not written again"
 
 
@@ -227,7 +227,7 @@ def test_pruning_deletes_results_json(tmp_path: Path) -> None:
     for day, run_id in enumerate(("old", "new"), 1):
         one_run(store, run_id)
         store.write_run(run_id, replace(store.run(run_id), created_at=datetime(2026, 1, day, tzinfo=UTC)))
-        settle_figures(store, run_id)
+        finalize_figures(store, run_id)
     prune(store, plan_pruning(store, Keep(newest=1)))
     assert [entry.name for entry in store.backend.list("logs")] == ["logs/new.results.json"]
 

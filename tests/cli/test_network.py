@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from emtta_core.errors import EmttaError
-from emtta_core.network import proxy_of, settle_proxies
+from emtta_core.network import configure_proxies, proxy_of
 from emtta_core.pipeline.job import describe
 from emtta_core.sanitize import SanitizingFormatter, escaped, without_passwords
 
@@ -28,7 +28,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "0.0.0.0"])
 def test_localhost_bypasses_proxy(name: str, proxy: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, proxy)
-    assert settle_proxies() == []
+    assert configure_proxies() == []
     assert proxy_of("http://elsewhere.example/api") == proxy
     with httpx.Client() as client:
         transport = client._transport_for_url(httpx.URL(f"http://{host}:4200/api"))
@@ -38,7 +38,7 @@ def test_localhost_bypasses_proxy(name: str, proxy: str, host: str, monkeypatch:
 def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "corp.example")
     monkeypatch.setenv("no_proxy", "10.0.0.1, intern")
-    settle_proxies()
+    configure_proxies()
     spared = os.environ["no_proxy"].split(",")
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
     assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(spared)
@@ -46,7 +46,7 @@ def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bypass_of_all_hosts_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    settle_proxies()
+    configure_proxies()
     assert os.environ["no_proxy"] == "*"
 
 
@@ -61,7 +61,7 @@ def test_bypass_of_all_hosts_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_unusable_proxy_is_dropped(proxy: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    (sentence,) = settle_proxies()
+    (sentence,) = configure_proxies()
     assert sentence.startswith(f"ALL_PROXY={proxy} is ignored: {fault}; write it as http://HOST:PORT")
     assert "ALL_PROXY" not in os.environ
     httpx.Client().close()

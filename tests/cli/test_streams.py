@@ -13,7 +13,7 @@ import pytest
 from flows.cli import _log
 from flows.cli.main import _save_traceback, app
 
-PROGRAM = "from flows.cli._output import settle_streams; settle_streams(); import sys; "
+PROGRAM = "from flows.cli._output import configure_streams; configure_streams(); import sys; "
 
 
 def shell(program: str, tail: str = "", **environment: str) -> subprocess.CompletedProcess[str]:

@@ -102,7 +102,7 @@ def test_special_noise_is_refused(tmp_path: Path, kind: str) -> None:
     make, words = SPECIAL[kind]
     make(tmp_path / "noise.wav")
     with pytest.raises(UsageError, match=f"the noise cannot be used: .*{words}"):
-        NoiseFile(path=str(tmp_path), file="noise.wav", snr_db=10).made_of(str)
+        NoiseFile(path=str(tmp_path), file="noise.wav", snr_db=10).determinants(str)
 
 
 def test_environment_raises_hours_limit(monkeypatch: pytest.MonkeyPatch) -> None:

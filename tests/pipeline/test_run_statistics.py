@@ -13,7 +13,7 @@ from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
-from emtta_core.pipeline.rescoring import settle_figures
+from emtta_core.pipeline.rescoring import finalize_figures
 from emtta_core.pipeline.run_statistics import compute_statistics, update_statistics
 from emtta_core.scoring.bootstrap import rate_interval
 from emtta_core.scoring.significance import change_interval, holm, mean_p, sign_flip_p
@@ -325,7 +325,7 @@ def test_failure_is_only_logged(
 
     monkeypatch.setattr(Store, "write_statistics", full)
     with caplog.at_level(logging.WARNING, logger="emtta.pipeline"):
-        settle_figures(store, "run")
+        finalize_figures(store, "run")
     again = f"emtta rerun run --store {store.location}"
     assert f"the statistics of run run by whisper could not be computed; compute them with: {again}" in caplog.text
     assert "the disk is full" in caplog.text
@@ -345,7 +345,7 @@ def test_transient_error_leaves_no_gap(
         return done(*arguments)
 
     monkeypatch.setattr(owner, at, once)
-    settle_figures(store, "run")
+    finalize_figures(store, "run")
     assert not faults
     assert "could not be computed" not in caplog.text
     assert store.backend.list("statistics/run_id=run")
