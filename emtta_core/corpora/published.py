@@ -209,9 +209,9 @@ class Hosted(Published):
     def further(self, schema: "pa.Schema") -> dict[str, str]:
         """The columns of a file with this schema that are kept as metadata, by their names there."""
         found = {
-            kept: next((name for name in names if name in schema.names), "") for kept, names in self.metadata.items()
+            key: next((name for name in names if name in schema.names), "") for key, names in self.metadata.items()
         }
-        return {kept: name for kept, name in found.items() if name}
+        return {key: name for key, name in found.items() if name}
 
     def refuse_columns(self, _schema: "pa.Schema") -> None:
         """Raise a UsageError for a file whose columns show that its rows would be misread."""

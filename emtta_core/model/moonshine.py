@@ -159,12 +159,12 @@ def _check(name: str, config: Any, tokenizer: Any) -> None:
     Raises:
         ModelError: naming the setting, its value, and what is supported.
     """
-    heads, kept = config.num_attention_heads, config.num_key_value_heads
-    if kept != heads:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if kv_heads != heads:
         raise ModelError(
-            f"model {name!r}: its keys and values have {kept} heads and its queries {heads} (num_key_value_heads and "
-            "num_attention_heads in its config.json), which transformers does not support either; use a model with as "
-            "many of both"
+            f"model {name!r}: its keys and values have {kv_heads} heads and its queries {heads} (num_key_value_heads "
+            "and num_attention_heads in its config.json), which transformers does not support either; use a model with "
+            "as many of both"
         )
     width, size = config.hidden_size, getattr(config, "head_dim", None) or config.hidden_size // heads
     rope, even = config.rope_parameters["rope_type"], f"hidden_size ({width}) / {heads}, if even"

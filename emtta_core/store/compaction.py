@@ -82,10 +82,12 @@ def compact_held(store: Store, run_id: str) -> Compaction:
 
 
 def _write(store: Store, pack: Pack, run_id: str, attempt: int, catalogue: Catalogue) -> None:
-    rows = _rows(pack, _own(run_id, attempt), catalogue)
+    rows = _rows(pack, _own_condition(run_id, attempt), catalogue)
     for table in pack.tables:
         # The join pairs rows by their keys; a duplicate key would permanently multiply them.
-        ((expected,),) = catalogue.query(f"SELECT count(*) FROM raw.{table} WHERE {_own(run_id, attempt)}").rows
+        ((expected,),) = catalogue.query(
+            f"SELECT count(*) FROM raw.{table} WHERE {_own_condition(run_id, attempt)}"
+        ).rows
         found = rows.filter(pack.rows_of(TABLES[table].row, {})).num_rows
         if found != expected:
             raise StoreError(
@@ -129,12 +131,12 @@ def _refuse_broken(store: Store, run_id: str, broken: Sequence[BrokenFile]) -> N
         )
 
 
-def _own(run_id: str, attempt: int) -> str:
+def _own_condition(run_id: str, attempt: int) -> str:
     # The condition for the run's own rows up to an attempt: reused rows stay where they are.
     return f"run_id = {sql_text(run_id)} AND attempt BETWEEN 1 AND {attempt}"
 
 
-def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
+def _rows(pack: Pack, condition: str, catalogue: Catalogue) -> pa.Table:
     if pack is UTTERANCES:
         query = f"""
             SELECT
@@ -146,11 +148,11 @@ def _rows(pack: Pack, own: str, catalogue: Catalogue) -> pa.Table:
                 SELECT * RENAME (error AS score_error, seed AS seed_of_score) FROM raw.scores
             ) AS scores USING ({_KEYS})
             LEFT JOIN (SELECT {_KEYS} FROM utterances) AS counting USING ({_KEYS})
-            WHERE {own}
+            WHERE {condition}
             ORDER BY domain, method, seed, attempt, utterance_id
         """
     else:
-        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE {own} ORDER BY domain, method, seed, attempt"
+        query = f"SELECT * FROM raw.{pack.tables[0]} WHERE {condition} ORDER BY domain, method, seed, attempt"
     return catalogue.query(query).table.select(pack.schema.names).cast(pack.schema)
 
 

@@ -64,10 +64,10 @@ def _bind_views(file: Path, backend: Backend) -> None:
 
 
 def _copy_views(connection: duckdb.DuckDBPyConnection, file: Path) -> None:
-    ((own,),) = connection.execute("SELECT current_database()").fetchall()
+    ((database,),) = connection.execute("SELECT current_database()").fetchall()
     connection.execute(f"ATTACH {sql_text(str(file))} AS bound_views (READ_ONLY)")
     try:
-        connection.execute(f"COPY FROM DATABASE bound_views TO {own}")
+        connection.execute(f"COPY FROM DATABASE bound_views TO {database}")
     finally:
         connection.execute("DETACH bound_views")
 
@@ -127,12 +127,12 @@ def create_raw_views(
             selects += [pack.select(table.name, select) for select in unsettled]
         elif pack is not None:
             packed = rows(f"packs_of_{pack.name}", pack, snapshot.packs[pack.name])
-        own = [*selects, *(pack.select(table.name, select) for select in packed if pack is not None)]
-        reused = [_reused_select(table, own)] if table.name in REUSED and len(links) > 1 else []
+        own_selects = [*selects, *(pack.select(table.name, select) for select in packed if pack is not None)]
+        reused = [_reused_select(table, own_selects)] if table.name in REUSED and len(links) > 1 else []
         if pack is UTTERANCES:
             view(f"open.{table.name}", [*selects, *reused])
-            own, reused = [f"FROM open.{table.name}", *own[len(selects) :]], []
-        view(f"raw.{table.name}", [*own, *reused])
+            own_selects, reused = [f"FROM open.{table.name}", *own_selects[len(selects) :]], []
+        view(f"raw.{table.name}", [*own_selects, *reused])
 
 
 def materialize_rows(connection: duckdb.DuckDBPyConnection, changed: Collection[str] = tuple(TABLES)) -> None:
@@ -171,7 +171,7 @@ def _schema_of(table: str) -> str:
     return "open" if PACK_OF.get(table) is UTTERANCES else "raw"
 
 
-def _reused_select(table: Table, own: Sequence[str]) -> str:
+def _reused_select(table: Table, own_selects: Sequence[str]) -> str:
     # The SELECT of reused rows, under the cells that reuse them, from all rows; the corpus's metadata for an utterance
     # may have changed since its result was made.
     keys = "run_id, domain, method, cell_id, attempt"
@@ -179,7 +179,7 @@ def _reused_select(table: Table, own: Sequence[str]) -> str:
     return f"""
         SELECT links.run_id, links.domain, links.method, links.cell_id, 0 AS attempt, made.* EXCLUDE ({keys}){now}
         FROM raw.links AS links
-        INNER JOIN ({" UNION ALL BY NAME ".join(own)}) AS made
+        INNER JOIN ({" UNION ALL BY NAME ".join(own_selects)}) AS made
             ON made.run_id = links.source_run
             AND made.domain = links.source_domain
             AND made.method = links.source_method

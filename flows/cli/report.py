@@ -240,8 +240,8 @@ def _write_page(
         path.write_bytes(content)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}; name another file with --out") from error
-    held = f", with {counted(page.recordings, 'recording')}" if audio else ""
-    echo(f"{path}: page of run {page.run_id}, {decimal(len(content))}{held}")
+    contents = f", with {counted(page.recordings, 'recording')}" if audio else ""
+    echo(f"{path}: page of run {page.run_id}, {decimal(len(content))}{contents}")
     if page.recordings < audio:
         echo(f"only {page.recordings} recordings of utterances that changed are available, not {audio}")
 
