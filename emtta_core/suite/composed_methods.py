@@ -162,10 +162,10 @@ class MethodChoice(Record):
         if self.adapter is not None:
             return Method(self.name, "none", adapter=self.adapter, summary=f"the plug-in {self.adapter}")
         base = method(self._base)
-        own_parts = self._set_fields("candidates", "parameters", "decision")
+        own_parts = self._given_fields("candidates", "parameters", "decision")
         objective = base.objective if self.objective is None else self.objective
         if isinstance(objective, Objective):
-            objective = replace(objective, **self._set_fields(*(field.name for field in fields(Objective))))
+            objective = replace(objective, **self._given_fields(*(field.name for field in fields(Objective))))
         return replace(base, name=self.name, objective=objective, summary=f"composed, like {base.name}", **own_parts)
 
     def points(self) -> "list[MethodChoice]":
@@ -219,9 +219,12 @@ class MethodChoice(Record):
             idle = ("credit", "baseline")
         idle += () if composed.adapts else ("stream",)
         options = [f"{where}.{name}" for where in ("adaptation", "sweep") for name in getattr(self, where) or {}]
-        return [*self._set_fields(*idle), *(name for name in options if name.partition(".")[2] not in composed.options)]
+        return [
+            *self._given_fields(*idle),
+            *(name for name in options if name.partition(".")[2] not in composed.options),
+        ]
 
-    def _set_fields(self, *names: str) -> dict[str, Any]:
+    def _given_fields(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
