@@ -68,11 +68,11 @@ def digest_of(choice: ModelChoice) -> str:
     local = folder_of(choice.name)
     folder = hub_model.fetch(choice.name, choice.revision) if local is None else local
     # The code of a plug-in family may change, and so may the base model of an adapter.
-    cachable = choice.family is None and hub_model.base_of(folder) is None
-    found = cached_digest(folder) if cachable else None
+    cacheable = choice.family is None and hub_model.base_of(folder) is None
+    found = cached_digest(folder) if cacheable else None
     if found is None:
         found = _model_of(choice.model_copy(update={"device": "cpu", "precision": "float32"})).digest
-        if cachable:
+        if cacheable:
             cache_digest(folder, found)
     return found
 
