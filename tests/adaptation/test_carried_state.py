@@ -1,7 +1,6 @@
 """A stream continues from the previous utterance's state; several at once give the same results as each by itself."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ def test_diverged_utterance_leaves_state(model: SpeechModel) -> None:
     assert states[0] is before
 
 
-def test_batch_size_changes_no_stream(model: SpeechModel, tmp_path: Path) -> None:
+def test_batch_size_changes_no_stream(model: SpeechModel) -> None:
     streams = [(0, 1), (2, 3), (4, 5)]
     wide, ends = hear(Adapter(model, "em-tok", **OPTIONS), streams)
     narrow, others = hear(Adapter(model, "em-tok", **OPTIONS | {"batch_size": 1}), streams)

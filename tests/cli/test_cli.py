@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -147,8 +148,11 @@ def test_doctor_creates_no_store(emtta: Command, tmp_path: Path) -> None:
 
 def test_doctor_reports_uncreatable_store(emtta: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    outcome = emtta("doctor", "--store", tmp_path / "file" / "store")
+    store = tmp_path / "file" / "store"
+    outcome = emtta("doctor", "--store", store)
     assert outcome.code == 1
+    message = f"cannot open the store {store}: Not a directory; name another folder"
+    assert re.search(rf"^ no +store +{re.escape(message)} *$", outcome.out, re.MULTILINE), outcome.out
 
 
 def test_suites_lists_shipped(emtta: Command) -> None:

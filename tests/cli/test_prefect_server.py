@@ -182,7 +182,7 @@ def test_server_is_not_blamed_for_proxy(monkeypatch: pytest.MonkeyPatch) -> None
     assert str(refused.value).endswith("export NO_PROXY=prefect.example")
 
 
-def test_unwritable_home_suggests_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_home_suggests_other() -> None:
     with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
         writable_home()
     assert str(refused.value).startswith("Prefect's home /proc/nohome is not writable")

@@ -280,7 +280,7 @@ def test_l2arctic_is_found_in_any_layout(
     assert [one[3] for one in told(settled)] == [speaker for speaker in SPEAKERS["korean"] for _ in range(2)]
 
 
-def test_l2arctic_missing_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l2arctic_missing_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EMTTA_CORPORA", raising=False)
     with pytest.raises(CorpusError, match=r"L2-ARCTIC hindi is not in any folder \(.*request it with the form at http"):
         L2Arctic(accent="hindi").located()

@@ -298,10 +298,21 @@ def test_translation_model_is_refused(tmp_path: Path) -> None:
         load_model(folder, device="cpu")
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-4), ("bf16", 0.05)])
-def test_precisions_agree(pair: Pair, precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(("precision", "before", "after"), [("float64", 1e-4, 1e-4), ("bf16", 0.05, 0.1)])
+def test_precisions_agree(pair: Pair, precision: str, before: float, after: float) -> None:
+    """The entropies agree before and after a step, to the given tolerances; in double precision, the step as well.
+
+    Against single precision, double precision changes the entropies by at most 2e-7 and the step by at most 5e-6, while
+    the step changes the entropies by at least 1e-3. In bf16, beam search finds other candidates in these random models,
+    so the steps differ; the entropies differ by at most 0.04 before and 0.07 after.
+    """
     other: SpeechModel = load_model(pair.folder, device="cpu", precision=precision)
     (one,), (same,) = (
         Adapter(model, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1]) for model in (pair.ours, other)
     )
-    assert math.isclose(one.entropy_before, same.entropy_before, rel_tol=tolerance)
+    assert math.isclose(one.entropy_before, same.entropy_before, rel_tol=before)
+    assert math.isclose(one.entropy_after, same.entropy_after, rel_tol=after)
+    assert (one.updates, same.updates) == (1, 1)
+    if precision == "float64":
+        for name in ("loss", "gradient_norm"):
+            assert getattr(one.trace[0], name) == pytest.approx(getattr(same.trace[0], name), rel=after)

@@ -191,7 +191,7 @@ def test_pickle_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
     assert fetched(hub) == []
 
 
-def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
     publish(hub, tiny_model, declared={"model.safetensors": 10**15})
     with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, but only .* GB are free.*HF_HUB_CACHE"):
         load_model(NAME, device="cpu")

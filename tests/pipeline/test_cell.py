@@ -91,7 +91,7 @@ def test_every_update_has_step(bench: Bench) -> None:
     assert errors[-1] == last
 
 
-def test_resumed_cell_has_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_resumed_cell_has_same_result(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         bench.evaluate("em-tok", stop_after=1)
     first = dict(bench.done)

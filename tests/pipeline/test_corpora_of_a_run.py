@@ -57,7 +57,6 @@ def test_run_continues_without_corpus(
     hub: Hub,
     suite_file: SuiteFile,
     emtta: Command,
-    monkeypatch: pytest.MonkeyPatch,
     prefect_server: str,
 ) -> None:
     commit = librispeech_hub(hub)

@@ -1,5 +1,7 @@
 """No work is repeated: a run reuses the results of the same work in other runs of its store, down to the utterance."""
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,9 +117,7 @@ def test_only_changed_utterances_run(emtta: Command, suite_file: SuiteFile, spee
     assert rows(store, references) == [("seven big boats",)]
 
 
-def test_reused_rows_show_added_column(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path, tmp_path: Path
-) -> None:
+def test_reused_rows_show_added_column(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
     manifest = speech.path / "manifest.csv"
     head, *lines = manifest.read_text().splitlines()
     labelled = [
@@ -304,14 +304,19 @@ def test_suggested_rerun_redoes_changes(emtta: Command, suite_file: SuiteFile, s
     place, path = tmp_path / "store", suite_file(methods=("source",))
     path.write_text(path.read_text().replace("retries = 1", "retries = 1, fail_on_error = 0"))
     outcome = emtta("run", path, "--run-id", "mine", "--store", place)
-    assert (outcome.code, "finish them with: emtta rerun mine" in outcome.err) == (3, True)
+    suggested = re.search(r"finish them with: emtta (rerun mine.*)", outcome.err)
+    assert outcome.code == 3
+    assert suggested, outcome.err
+    results = "SELECT reference, error IS NULL FROM utterances WHERE utterance_id NOT LIKE 'good%' ORDER BY ALL"
+    assert rows(place, results) == [("one more sentence", False), ("uh", False)]
     manifest = speech.path / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace("absent.wav,", "absent.wav,").replace(",uh", ",a hat"))
+    manifest.write_text(manifest.read_text().replace(",uh", ",a hat"))
     (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
-    again = emtta("rerun", "mine", "--store", place)
+    again = emtta(*shlex.split(suggested[1]))
     assert again.code == 0, again.err
     assert "domain clean is planned again with its current audio and transcripts" in again.err
     assert attempts(place, "mine", "source")[-1] == (2, 3)
+    assert rows(place, results) == [("a hat", True), ("one more sentence", True)]
     failures = emtta("report", "failures", "--run", "mine", "--store", place, "--format", "csv").out
     assert failures.count("\n") == 1, "its head alone"
     assert "Results of other runs" not in emtta("report", "leaderboard", "--run", "mine", "--store", place).err

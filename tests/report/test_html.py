@@ -199,7 +199,7 @@ def test_built_in_methods_have_own_colours(store: Store) -> None:
     assert all(f"--{hue}:" in html for hue in swatches.values())
 
 
-def test_outdated_statistics_are_hidden(tested: Store, store: Store) -> None:
+def test_outdated_statistics_are_hidden(store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
     assert "95 % intervals" in make_page(store, "run").html

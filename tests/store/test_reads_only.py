@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import new_location
+from s3_server import S3Server
 from store_factory import begin_run, heard, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
@@ -136,7 +137,7 @@ def test_other_read_functions_are_refused(source: str, where: str, folder: Store
         Catalogue(folder).query(where.format(source))
 
 
-def test_bucket_exposes_no_other_object(request: pytest.FixtureRequest, s3: object) -> None:
+def test_bucket_exposes_no_other_object(s3: S3Server) -> None:
     bucket = s3.bucket()
     store = Store.open(f"s3://{bucket}/mine", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])

@@ -74,7 +74,7 @@ WRITER = """
 """
 
 
-def test_killed_put_leaves_nothing(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_put_leaves_nothing(s3: S3Server, bucket: str) -> None:
     halfway = threading.Event()
 
     def lose_the_rest(client: socket.socket, upstream: socket.socket) -> None:
