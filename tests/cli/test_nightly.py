@@ -133,7 +133,9 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert {(row["method"], row["group"]) for row in board} >= {("source", "clean"), ("em-tok-b", "all")}
     assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
-    for command in re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE):
+    commands = re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE)
+    assert commands
+    for command in commands:
         # `view` serves until it is stopped; with --help, its other arguments are still parsed.
         serves = ["--help"] if command.startswith("view ") else []
         assert emtta(*shlex.split(command), *serves).code == 0, command

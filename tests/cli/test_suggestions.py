@@ -42,6 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = (0,)) -> list[str]:
     """Run the commands that an output suggests, with more arguments, and return them."""
     commands = [text.strip() for text in SUGGESTED.findall(found.out + found.err)]
+    assert commands, (found.out, found.err)
     for command in commands:
         done = emtta(*shlex.split(command)[1:], *more)
         assert done.code in codes, (command, done.err)

@@ -79,7 +79,9 @@ def test_verdict_fits_80_columns(store: Store, capsys: pytest.CaptureFixture[str
 def test_programs_get_plain_numbers(emtta: Command, store: Store) -> None:
     for name in ("leaderboard", "domains"):
         asked = ("report", name, "--run", RUN, "--store", store.location)
-        for row in json.loads(emtta(*asked, "--format", "json").out):
+        rows = json.loads(emtta(*asked, "--format", "json").out)
+        assert {row["method"] for row in rows} == {"source", "em-tok-b"}
+        for row in rows:
             for column in ("wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "wins", "ties", "losses"):
                 assert row[column] is None or isinstance(row[column], int | float)
                 assert row["method"] == "source" or row[column] is not None
@@ -163,4 +165,5 @@ def test_suite_describes_its_domains(emtta: Command) -> None:
     shown = emtta("suites", "demo").out
     for code, kind in (("GS", "gaussian"), ("AC", "air-conditioner"), ("VC", "vacuum-cleaner")):
         assert any(code in line and kind in line for line in shown.splitlines())
-    assert emtta("suites", "dmeo").code == 2
+    unknown = emtta("suites", "dmeo")
+    assert (unknown.code, "unknown suite 'dmeo' (did you mean 'demo'?)" in unknown.err) == (2, True), unknown.err

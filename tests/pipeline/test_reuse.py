@@ -325,7 +325,8 @@ def test_suggested_rerun_redoes_changes(emtta: Command, suite_file: SuiteFile, s
 def test_rerun_failed_redoes_fixed_path(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     away = CLEAN.replace('"clean"', '"away"', 1).replace('"speech"', '"away"')
     place = tmp_path / "store"
-    assert emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", place).code == 3
+    failed = emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", place)
+    assert (failed.code, "domain away cannot be prepared" in failed.err) == (3, True), failed.err
     speech.path.rename(tmp_path / "moved")
     (tmp_path / "away").symlink_to(tmp_path / "moved")
     outcome = emtta("rerun", "mine", "--failed", "--store", place)
@@ -357,7 +358,8 @@ def test_failed_preparation_is_retried(
         raise AudioError("a codec is missing")
 
     monkeypatch.setattr(preparation, "encode_flac", missing_library)
-    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 3
+    failed = emtta("run", path, "--run-id", "mine", "--store", place)
+    assert (failed.code, "all 3 utterances are in error" in failed.err) == (3, True), failed.err
     monkeypatch.setattr(preparation, "encode_flac", encode)
     outcome = emtta("rerun", "mine", "--store", place)
     assert outcome.code == 0, outcome.err

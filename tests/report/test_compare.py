@@ -300,9 +300,11 @@ def test_regression_exits_3_on_request(store: Store, emtta: Command) -> None:
     two_runs(store)
     where = ("--store", store.location)
     assert emtta("compare", "first", "second", *where).code == 0
-    assert emtta("compare", "first", "second", "--fail-on-regression", *where).code == 3
+    worse = emtta("compare", "first", "second", "--fail-on-regression", *where)
+    assert (worse.code, "second against first: 4 worse and 0 better of 4 figures" in worse.err) == (3, True), worse.err
     assert emtta("compare", "second", "first", "--fail-on-regression", *where).code == 0
-    assert emtta("compare", "first", "third", *where).code == 2
+    unknown = emtta("compare", "first", "third", *where)
+    assert (unknown.code, "unknown run 'third'" in unknown.err) == (2, True), unknown.err
     loose = emtta("compare", "first", "second", "--fail-on-regression", "--min-effect", 90, *where)
     assert loose.code == 0
 

@@ -111,6 +111,7 @@ def test_figures_match_reports(complete: Store, page: str) -> None:
         assert f">{cell['domain']}</th>" in row[2]
         assert f'data-v="{cell["wer"]}">{cell["wer"]:.2f}</td>' in row[2]
     board = page.split('id="leaderboard"')[1].split("</table>")[0]
+    assert len(groups) == 9  # three methods, each for two groups and all
     for group in groups:
         assert f">{group['wer']:.2f}" in board.split(f'<tr data-method="{group["method"]}">')[1].split("</tr>")[0]
 
@@ -147,10 +148,13 @@ def test_stored_statistics_are_shown(tested: Store, tested_page: str) -> None:
     with Catalogue(tested) as catalogue:
         rows = catalogue.query("SELECT * FROM statistics WHERE run_id = 'run' AND method = 'em-tok-b'").records
     assert len(rows) == 4  # two domains, their group, all
+    intervals = 0
     for row in rows:
         for low, high, write in (("wer_low", "wer_high", rate), ("change_low", "change_high", points)):
             if row[low] is not None:
+                intervals += 1
                 assert f"{write(row[low])}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{write(row[high])}" in tested_page
+    assert intervals == 8
     (whole,) = [row for row in rows if row["group"] == "all"]
     assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in tested_page
 
@@ -259,6 +263,7 @@ def test_page_is_self_contained(page: str) -> None:
     (policy,) = [found["content"] for tag, found in read.elements if found.get("http-equiv")]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
+    assert {tag for tag, _ in read.carried} == {"script", "style"}
     for tag, text in read.carried:
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy

@@ -209,10 +209,19 @@ def test_late_damage_breaks_no_query(location: str) -> None:
     assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
 
 
-@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT no_such_column FROM cells", "SELECT domain::INT FROM cells"])
-def test_invalid_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELEC 1", "the query cannot be parsed: syntax error"),
+        ("SELECT no_such_column FROM cells", 'the query failed: .*"no_such_column" not found'),
+        ("SELECT domain::INT FROM cells", "the query failed: .*Could not convert string 'babble'"),
+    ],
+)
+def test_invalid_sql_reads_no_file(
+    sql: str, message: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("emtta_core.store.catalogue.scan", lambda *_: pytest.fail("a file was read"))
-    with pytest.raises(EmttaError):
+    with pytest.raises(EmttaError, match=message):
         catalogue.query(sql)
 
 

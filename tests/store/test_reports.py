@@ -310,7 +310,9 @@ def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -
     reason = f"the run was scored by the releases {release} and 9 of the normalizer; score it again with emtta score"
     rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
     assert {(row["wer"], row["change_percent"], row["reason_hidden"]) for row in rows} == {(None, None, reason)}
-    for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:
+    groups = catalogue.query("FROM groups WHERE run_id = 'run'").records
+    assert {row["method"] for row in groups} == {"source", "em-tok"}
+    for row in groups:
         assert (row["wer"], row["pooled_wer"], row["change_percent"]) == (None, None, None)
         assert row["reason_hidden"] == f"2 of 2 domains incomplete: a ({reason}), b ({reason})"
     assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
