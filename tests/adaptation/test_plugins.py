@@ -110,8 +110,8 @@ class Own:
         self.options = options
 
     def adapt(self, batch):
-        said = [f"{len(waveform)} {language}" for waveform, language in zip(batch.waveforms, batch.languages)]
-        return [AdaptationResult(name, text, "", 1.0, 0.5, (), 0.0) for name, text in zip(batch.ids, said)]
+        texts = [f"{len(waveform)} {language}" for waveform, language in zip(batch.waveforms, batch.languages)]
+        return [AdaptationResult(name, text, "", 1.0, 0.5, (), 0.0) for name, text in zip(batch.ids, texts)]
 
 class Counting(Own):
     def adapt(self, batch):

@@ -67,13 +67,13 @@ def test_empty_transcript_is_unscored(suite_file: SuiteFile, speech: Speech, tmp
     assert isinstance(finished, CellFinished)
     assert (finished.utterances, finished.errors) == (4, 1)
     with Catalogue(bench.store) as catalogue:
-        of_it = "WHERE utterance_id = 'hm'"
-        ((heard,),) = catalogue.query(f"SELECT hypothesis FROM raw.hypotheses {of_it}").rows
-        ((error, words),) = catalogue.query(f"SELECT error, words FROM raw.scores {of_it}").rows
-        ((shown,),) = catalogue.query(f"SELECT error FROM utterances {of_it}").rows
+        where = "WHERE utterance_id = 'hm'"
+        ((hypothesis,),) = catalogue.query(f"SELECT hypothesis FROM raw.hypotheses {where}").rows
+        ((error, words),) = catalogue.query(f"SELECT error, words FROM raw.scores {where}").rows
+        ((shown,),) = catalogue.query(f"SELECT error FROM utterances {where}").rows
     assert "the transcript '... hmm' has no words left after normalization by whisper-english" in error
     assert (shown, words) == (error, None)
-    assert heard is not None, "another scorer may score what this one cannot"
+    assert hypothesis is not None, "another scorer may score what this one cannot"
 
 
 def test_every_update_has_step(bench: Bench) -> None:

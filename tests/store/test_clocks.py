@@ -48,7 +48,7 @@ def test_earlier_clock_keeps_result(
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     assert rows_by_file(store) == rows_by_file(calm)
     assert rows(store, FACTS) == rows(calm, FACTS)
-    board = [emtta("report", "leaderboard", "--store", place, "--format", "csv").out for place in (store, calm)]
+    board = [emtta("report", "leaderboard", "--store", each, "--format", "csv").out for each in (store, calm)]
     assert board[0] == board[1]
 
 
