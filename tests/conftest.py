@@ -58,8 +58,8 @@ def prefect_server() -> Iterator[str]:
 
     # Like `serving`: without heartbeats, whose thread delays the end of each flow by up to a second, and without
     # blocks, whose registration adds a second to the start with a new database.
-    spared = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
-    with temporary_settings(spared), prefect_test_harness(server_startup_timeout=120):
+    disabled = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_BLOCKS_REGISTER_ON_START: False}
+    with temporary_settings(disabled), prefect_test_harness(server_startup_timeout=120):
         yield str(PREFECT_API_URL.value())
 
 

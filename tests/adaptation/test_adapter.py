@@ -177,6 +177,23 @@ def test_batches_are_ordered_by_duration(model: SpeechModel, waveforms: list[NDA
     assert [[result.utterance_id for result in batch] for batch in made] == [["b"], ["c", "a"], ["d"]]
 
 
+def test_each_batch_is_yielded_when_done(
+    model: SpeechModel, waveforms: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[tuple[str, int]] = []
+
+    def recorded(model: SpeechModel, method: Method, options: Options, batch: Batch, *rest: Any) -> Any:
+        events.append(("run", len(batch.ids)))
+        return run(model, method, options, batch, *rest)
+
+    monkeypatch.setattr("emtta_core.adaptation.paths.run", recorded)
+    recordings = [waveforms[0], np.zeros(10, dtype=np.float32), *waveforms[1:]]
+    for results in Adapter(model, "source", batch_size=2).batches(recordings):
+        events.append(("yielded", len(results)))
+    # The silent one, which is refused, comes first.
+    assert events == [("yielded", 1), ("run", 2), ("yielded", 2), ("run", 1), ("yielded", 1)]
+
+
 def test_missing_id_is_derived_from_audio(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:
     adapter = Adapter(model, "source")
     forwards = adapter.transcribe(waveforms)

@@ -80,12 +80,12 @@ def cross_entropy(candidates: Scored) -> Tensor:
 
 
 def agreement(candidates: Scored, *, vote: bool) -> Tensor:
-    said = [" ".join(re.sub(r"[^\w\s]", " ", text.casefold()).split()) for _, _, text in candidates]
+    texts = [" ".join(re.sub(r"[^\w\s]", " ", text.casefold()).split()) for _, _, text in candidates]
     if vote:
-        ((label, _),) = Counter(said).most_common(1)
-        rewards = torch.tensor([float(text == label) for text in said], dtype=torch.float64)
+        ((label, _),) = Counter(texts).most_common(1)
+        rewards = torch.tensor([float(text == label) for text in texts], dtype=torch.float64)
     else:
-        risks = [sum(errors(one, other) for other in said) / len(said) for one in said]
+        risks = [sum(errors(one, other) for other in texts) / len(texts) for one in texts]
         rewards = -torch.tensor(risks, dtype=torch.float64)
     assert rewards.std() > 0
     advantages = (rewards - rewards.mean()) / rewards.std(correction=0)

@@ -1,7 +1,6 @@
 """A stream continues from the previous utterance's state; several at once give the same results as each by itself."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,15 +26,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SpeechModel:
     return load_model(make_checkpoint(tmp_path_factory.mktemp("checkpoint")), device="cpu", precision="float64")
 
 
-def hear(adapter: Adapter, streams: Sequence[Stream]) -> tuple[list[list[AdaptationResult]], list[Carried | None]]:
+def run_streams(
+    adapter: Adapter, streams: Sequence[Stream]
+) -> tuple[list[list[AdaptationResult]], list[Carried | None]]:
     """Advance streams together, without those that have ended; return their results and final states."""
     states: list[Carried | None] = [None] * len(streams)
     results: list[list[AdaptationResult]] = [[] for _ in streams]
     for turn in range(max(map(len, streams))):
         going = [index for index, stream in enumerate(streams) if turn < len(stream)]
-        heard = [streams[index][turn] for index in going]
+        indices = [streams[index][turn] for index in going]
         own = [states[index] for index in going]
-        made = adapter.carry([SPEECH[each] for each in heard], "en", [f"u{each}" for each in heard], own)
+        made = adapter.carry([SPEECH[each] for each in indices], "en", [f"u{each}" for each in indices], own)
         for index, result, state in zip(going, made, own, strict=True):
             results[index].append(result)
             states[index] = state
@@ -54,9 +55,9 @@ def test_parallel_streams_equal_single(model: SpeechModel, method: str) -> None:
     """The streams differ in length and, because `early_stop` ends some episodes, in the number of updates."""
     adapter = Adapter(model, method, **OPTIONS, early_stop=1e-4)
     streams = [(0, 1, 2), (3, 4), (5, 5, 5), (1,)]
-    together, ends = hear(adapter, streams)
+    together, ends = run_streams(adapter, streams)
     for stream, results, end in zip(streams, together, ends, strict=True):
-        alone, (own,) = hear(adapter, [stream])
+        alone, (own,) = run_streams(adapter, [stream])
         close(end, own)
         assert [result.hypothesis for result in results] == [result.hypothesis for result in alone[0]]
         assert [result.updates for result in results] == [result.updates for result in alone[0]]
@@ -65,15 +66,15 @@ def test_parallel_streams_equal_single(model: SpeechModel, method: str) -> None:
 def test_first_utterance_is_episode(model: SpeechModel) -> None:
     adapter = Adapter(model, "em-tok-b", **OPTIONS)
     (episode,) = adapter.transcribe(SPEECH[:1], utterance_ids=["u0"])
-    ((first, second),), _ = hear(adapter, [(0, 0)])
+    ((first, second),), _ = run_streams(adapter, [(0, 0)])
     assert first.trace == episode.trace
-    assert second.entropy_before == pytest.approx(first.entropy_after), "met as the first one left the model"
+    assert second.entropy_before == pytest.approx(first.entropy_after), "it starts from the state that the first left"
     assert second.entropy_after < first.entropy_after
 
 
 def test_moments_and_updates_are_carried(model: SpeechModel) -> None:
     """Two one-step utterances with the same audio equal one episode of two steps."""
-    twice, (state,) = hear(Adapter(model, "greedy-em", **OPTIONS | {"steps": 1}), [(2, 2)])
+    twice, (state,) = run_streams(Adapter(model, "greedy-em", **OPTIONS | {"steps": 1}), [(2, 2)])
     (episode,) = Adapter(model, "greedy-em", **OPTIONS | {"steps": 2}).transcribe([SPEECH[2]], utterance_ids=["u2"])
     assert twice[0][1].entropy_after == pytest.approx(episode.entropy_after, rel=1e-9)
     assert state is not None
@@ -95,13 +96,13 @@ def test_gate_and_revert_leave_state(model: SpeechModel, options: dict[str, Any]
 
 def test_bad_utterance_leaves_state(model: SpeechModel) -> None:
     adapter = Adapter(model, "em-tok-b", **OPTIONS)
-    _, (kept, _) = hear(adapter, [(0,), (1,)])
+    _, (kept, _) = run_streams(adapter, [(0,), (1,)])
     broken: NDArray[np.float32] = np.full(8000, np.nan, np.float32)
     states = [kept, None]
     results = adapter.carry([broken, SPEECH[1]], "en", ["broken", "u1"], states)
     assert results[0].error
     assert states[0] is kept
-    _, (other,) = hear(adapter, [(1,)])
+    _, (other,) = run_streams(adapter, [(1,)])
     close(states[1], other)
 
 
@@ -115,10 +116,10 @@ def test_diverged_utterance_leaves_state(model: SpeechModel) -> None:
     assert states[0] is before
 
 
-def test_batch_size_changes_no_stream(model: SpeechModel, tmp_path: Path) -> None:
+def test_batch_size_changes_no_stream(model: SpeechModel) -> None:
     streams = [(0, 1), (2, 3), (4, 5)]
-    wide, ends = hear(Adapter(model, "em-tok", **OPTIONS), streams)
-    narrow, others = hear(Adapter(model, "em-tok", **OPTIONS | {"batch_size": 1}), streams)
+    wide, ends = run_streams(Adapter(model, "em-tok", **OPTIONS), streams)
+    narrow, others = run_streams(Adapter(model, "em-tok", **OPTIONS | {"batch_size": 1}), streams)
     for one, other in zip(ends, others, strict=True):
         close(one, other)
     assert [[result.hypothesis for result in stream] for stream in wide] == [

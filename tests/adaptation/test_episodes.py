@@ -80,14 +80,14 @@ def test_batch_equals_its_parts(
         for state, reference in zip(states, single, strict=True):
             assert state.greedy is not None
             assert reference.greedy is not None
-            assert said(state.greedy.tokens[row, 0], state.greedy.mask[row, 0]) == said(
+            assert token_list(state.greedy.tokens[row, 0], state.greedy.mask[row, 0]) == token_list(
                 reference.greedy.tokens[0, 0], reference.greedy.mask[0, 0]
             )
             close(state.greedy.entropy[row], reference.greedy.entropy[0])
             assert (state.choices is None) == (reference.choices is None)
             if state.choices is not None and reference.choices is not None:
                 for choice in range(state.choices.tokens.shape[1]):
-                    assert said(state.choices.tokens[row, choice], state.choices.mask[row, choice]) == said(
+                    assert token_list(state.choices.tokens[row, choice], state.choices.mask[row, choice]) == token_list(
                         reference.choices.tokens[0, choice], reference.choices.mask[0, choice]
                     )
             if state.update is None:
@@ -177,7 +177,7 @@ def same(one: AdaptationResult, other: AdaptationResult) -> None:
             assert values[0] == pytest.approx(values[1], rel=1e-9, abs=1e-9, nan_ok=True)
 
 
-def said(tokens: torch.Tensor, mask: torch.Tensor) -> list[int]:
+def token_list(tokens: torch.Tensor, mask: torch.Tensor) -> list[int]:
     return tokens[mask].tolist()
 
 

@@ -58,10 +58,10 @@ def test_keeping_differs_from_redrawing(model: SpeechModel, waveforms: list[NDAr
     for redraw in (True, False):
         adapter = Adapter(model, name, steps=STEPS, candidates=CANDIDATES, learning_rate=RATE, redraw=redraw)
         made[redraw] = adapter.transcribe(waveforms, utterance_ids=IDS)
-    for anew, kept in zip(made[True], made[False], strict=True):
-        assert kept.trace[0] == anew.trace[0]
+    for redrawn, kept in zip(made[True], made[False], strict=True):
+        assert kept.trace[0] == redrawn.trace[0]
         assert len({record.candidate_tokens for record in kept.trace[:-1]}) == 1
-    assert any(anew.trace[-1] != kept.trace[-1] for anew, kept in zip(made[True], made[False], strict=True))
+    assert any(redrawn.trace[-1] != kept.trace[-1] for redrawn, kept in zip(made[True], made[False], strict=True))
 
 
 def test_early_stop_keeps_others_candidates(model: SpeechModel, waveforms: list[NDArray[np.float32]]) -> None:

@@ -131,7 +131,9 @@ def drawn(model: ToyModel, count: int) -> list[tuple[int, ...]]:
         rows = torch.stack([model.logits(tokens)[position] for tokens in prefixes]).detach()
         number = {tokens: index for index, tokens in enumerate(prefixes)}
         tokens = draw(rows, torch.tensor([number[tokens] for tokens in spoken]), noise.at(position)[0]).tolist()
-        spoken = [said if END in said else (*said, token) for said, token in zip(spoken, tokens, strict=True)]
+        spoken = [
+            sequence if END in sequence else (*sequence, token) for sequence, token in zip(spoken, tokens, strict=True)
+        ]
     return spoken
 
 

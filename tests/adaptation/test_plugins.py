@@ -14,7 +14,7 @@ from emtta_core import plugins
 from emtta_core.adaptation import Adapter, Method, Objective, PluginError, ScoredCandidates, method
 from emtta_core.adaptation.episode import prepare_batch, run
 from emtta_core.adaptation.options import Options
-from emtta_core.adaptation.parameters import parameter_names, source_parameters
+from emtta_core.adaptation.parameters import parameter_names, split
 from emtta_core.adaptation.plugin_check import check_method
 from emtta_core.errors import UsageError
 from emtta_core.model import SpeechModel, load_model
@@ -110,8 +110,8 @@ class Own:
         self.options = options
 
     def adapt(self, batch):
-        said = [f"{len(waveform)} {language}" for waveform, language in zip(batch.waveforms, batch.languages)]
-        return [AdaptationResult(name, text, "", 1.0, 0.5, (), 0.0) for name, text in zip(batch.ids, said)]
+        texts = [f"{len(waveform)} {language}" for waveform, language in zip(batch.waveforms, batch.languages)]
+        return [AdaptationResult(name, text, "", 1.0, 0.5, (), 0.0) for name, text in zip(batch.ids, texts)]
 
 class Counting(Own):
     def adapt(self, batch):
@@ -213,12 +213,16 @@ def test_function_can_be_objective(model: SpeechModel) -> None:
 
 def test_selected_parameters_adapt(model: SpeechModel) -> None:
     batch = prepare_batch(model, sounds([1.0]), ["en"], ["a"])
-    chosen = named(parameters="biases")
+    chosen, source = named(parameters="biases"), model.weights.norms.clone()
     _, after = run(model, chosen, Options(2, 3, 1e-2), batch)
     names = parameter_names(model.weights)
-    wanted = [name for name in names if name.startswith("decoder") and name.endswith("bias")]
-    assert after.shape == (1, len(wanted) * model.weights.width)
-    assert (after - source_parameters(model.weights, 1, chosen.parameters)).abs().amin() > 0
+    selected = torch.tensor([name.startswith("decoder") and name.endswith("bias") for name in names])
+    assert after.shape == (1, int(selected.sum()) * model.weights.width)
+    assert torch.equal(model.weights.norms, source), "the model's own parameters are unchanged"
+    norms = split(model.weights, after, chosen.parameters)
+    adapted, before = torch.cat(norms, 1).view(len(names), -1), source.view(len(names), -1)
+    assert (adapted - before)[selected].abs().amin() > 0
+    assert torch.equal(adapted[~selected], before[~selected])
 
 
 def test_missing_module_is_refused() -> None:

@@ -114,8 +114,8 @@ def test_newly_busy_cores_are_logged(
     monkeypatch.setattr(CoreTimes, "free_since", lambda *_: left)
     with sized_threads(model_of(LARGE)):
         pass
-    told = [str(warning.message) for warning in recwarn]
-    assert [("OMP_WAIT_POLICY=PASSIVE" in text, "torch.set_num_threads(1)" in text) for text in told] == [
+    warnings = [str(warning.message) for warning in recwarn]
+    assert [("OMP_WAIT_POLICY=PASSIVE" in text, "torch.set_num_threads(1)" in text) for text in warnings] == [
         (True, True)
     ] * warned
 
@@ -151,7 +151,7 @@ def test_busy_cores_exclude_this_process(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert before is not None
     assert after is not None
     assert after.free_since(before) == pytest.approx(1.5)
-    assert before.free_since(before) == 2.0, "no time has passed: nothing tells"
+    assert before.free_since(before) == 2.0, "no time has passed, so the load is unknown"
 
 
 def test_cores_are_free_without_cpu_times(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ LONGEST = 4 * RATE
 def speech(*parts: tuple[float, float]) -> np.ndarray:
     """Return tones of the first durations, each followed by silence of the second, in seconds."""
     rng = np.random.default_rng(0)
-    pieces = [np.concatenate([tone(said), np.zeros(round(silent * RATE), np.float32)]) for said, silent in parts]
+    pieces = [np.concatenate([tone(spoken), np.zeros(round(silent * RATE), np.float32)]) for spoken, silent in parts]
     whole = np.concatenate(pieces)
     return whole + 1e-5 * rng.standard_normal(len(whole)).astype(np.float32)
 

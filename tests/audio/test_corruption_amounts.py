@@ -34,7 +34,7 @@ def others(count: int) -> Sequence[Waveform]:
     return OTHERS[:count]
 
 
-def heard(name: str, severity: int, speech: Signal | Waveform, utterance: str = "a-1") -> Signal:
+def corrupted(name: str, severity: int, speech: Signal | Waveform, utterance: str = "a-1") -> Signal:
     return Graded(name=name, severity=severity).apply(speech, utterance, others).waveform.astype(np.float64)
 
 
@@ -48,7 +48,7 @@ def passed(name: str, severity: int, middle: float, *hertz: float) -> list[float
     size = 4_096
     frames = [
         signal.reshape(-1, size) * np.hanning(size)
-        for signal in (heard(name, severity, WHITE)[: 39 * size], WHITE[: 39 * size])
+        for signal in (corrupted(name, severity, WHITE)[: 39 * size], WHITE[: 39 * size])
     ]
     after, before = (np.mean(np.abs(np.fft.rfft(frame, axis=1)) ** 2, axis=0) for frame in frames)
     scale = np.fft.rfftfreq(size, 1 / RATE)
@@ -85,14 +85,14 @@ def test_added_sound_has_declared_ratio(name: str) -> None:
 def test_room_has_declared_decay() -> None:
     for severity, rt60 in declared("reverberation"):
         for utterance in ("a-1", "a-3"):
-            response = heard("reverberation", severity, CLICK, utterance)[CLICK_AT:]
+            response = corrupted("reverberation", severity, CLICK, utterance)[CLICK_AT:]
             assert measure_rt60(response, RATE, decay_db=30) == pytest.approx(rt60, rel=0.05)
 
 
 def test_far_field_has_declared_distance() -> None:
     """The hall's noise is 25 dB below the direct sound at 1 m, at any distance of the microphone."""
     for severity, metres in declared("far-field"):
-        sound = heard("far-field", severity, CLICK)
+        sound = corrupted("far-field", severity, CLICK)
         direct = np.sum(sound[CLICK_AT - 12 : CLICK_AT + 12] ** 2)
         air = np.mean(sound[-RATE:] ** 2) * sound.size
         assert 10 * np.log10(direct / air) == pytest.approx(25 - 20 * np.log10(metres), abs=0.7)
@@ -102,7 +102,7 @@ def test_distance_adds_reverb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "_NOISE_DB", 200.0)  # no noise, which would mask the end of the reverberation
     ratios = []
     for severity in SEVERITIES:
-        response = heard("far-field", severity, CLICK)[CLICK_AT - 12 :]
+        response = corrupted("far-field", severity, CLICK)[CLICK_AT - 12 :]
         assert measure_rt60(response[12:], RATE, decay_db=30) == pytest.approx(0.6, rel=0.05)
         ratios.append(10 * np.log10(np.sum(response[:24] ** 2) / np.sum(response[24:] ** 2)))
     assert np.diff(ratios) == pytest.approx(-20 * np.diff(np.log10(EFFECTS["far-field"].amounts)), abs=1.5)
@@ -111,7 +111,7 @@ def test_distance_adds_reverb(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_echoes_decay_as_declared() -> None:
     delays = set()
     for severity, decibels in declared("echo"):
-        sound = heard("echo", severity, CLICK)
+        sound = corrupted("echo", severity, CLICK)
         echoes = np.flatnonzero(np.abs(sound) > 1e-6)
         delays |= set(np.diff(echoes))
         assert np.diff(20 * np.log10(sound[echoes])) == pytest.approx(decibels, abs=0.01)
@@ -143,11 +143,11 @@ def test_g711_has_step_noise_and_flips() -> None:
     nearest = np.abs(table[:, None] - tone).argmin(axis=0)
     per_bit = sum(np.mean((table[nearest ^ 1 << bit] - table[nearest]) ** 2) for bit in range(8))
     long = np.tile(TONE, 4)
-    clean = heard("g711", 1, long)
+    clean = corrupted("g711", 1, long)
     assert signal_to_distortion_db(long, clean) == pytest.approx(37, abs=1)
     clean *= 10 ** (-25 / 20) / np.sqrt(np.mean(clean**2))
     for severity, share in list(declared("g711"))[1:]:
-        sound = heard("g711", severity, long)
+        sound = corrupted("g711", severity, long)
         errors = sound * (clean @ clean) / (clean @ sound) - clean
         assert np.mean(errors**2) / per_bit == pytest.approx(share, rel=0.2)
 
@@ -162,7 +162,7 @@ def test_gsm_is_coded_declared_times() -> None:
         coded = soundfile.read(file)[0][: coded.size]
         passes.append(resample(coded, 8_000, RATE))
     for severity, times in declared("gsm"):
-        sound = heard("gsm", severity, speech)
+        sound = corrupted("gsm", severity, speech)
         likeness = [signal_to_distortion_db(one, sound) or 0 for one in passes]
         assert np.argmax(likeness) + 1 == times
         assert max(likeness) > 60
@@ -175,7 +175,7 @@ def test_codec_has_declared_bit_rate(name: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(effects, "_written", lambda *a, **k: written.append(write(*a, **k)) or written[-1])
     speech = np.concatenate([SPEECH, SECOND, *OTHERS])[: 10 * RATE]
     for severity, kbits in declared(name):
-        heard(name, severity, speech)
+        corrupted(name, severity, speech)
         size = len(written[-1]) if name == "mp3" else sum(pages(written[-1])[2:])
         assert 8 * size / 10 / 1_000 == pytest.approx(kbits, rel=0.05)
 
@@ -194,7 +194,7 @@ def lost(severity: int, speech: Signal | Waveform, utterance: str) -> tuple[set[
     """Return the packets of 20 ms with sound, and those of them that are lost."""
     sounding, silent = (
         {i for i in range(-(-signal.size // 320)) if bool(signal[i * 320 : (i + 1) * 320].any()) is sound}
-        for signal, sound in ((speech, True), (heard("packet-loss", severity, speech, utterance), False))
+        for signal, sound in ((speech, True), (corrupted("packet-loss", severity, speech, utterance), False))
     )
     return sounding, sounding & silent
 
@@ -215,27 +215,27 @@ def test_short_speech_is_not_lost_whole(samples: int) -> None:
 
 def test_declared_share_is_clipped() -> None:
     for severity, share in declared("clipping"):
-        sound = np.abs(heard("clipping", severity, WHITE))
+        sound = np.abs(corrupted("clipping", severity, WHITE))
         assert np.mean(sound > sound.max() * (1 - 1e-6)) == pytest.approx(share, abs=1e-4)
 
 
 def test_level_is_as_declared() -> None:
     for severity, dbfs in declared("gain"):
-        sound = heard("gain", severity, SPEECH)
+        sound = corrupted("gain", severity, SPEECH)
         assert rms_dbfs(sound) == pytest.approx(dbfs, abs=0.1)
         assert np.array_equal(sound * 32_768, np.rint(sound * 32_768))
 
 
 def test_tempo_changes_without_pitch() -> None:
     for severity, factor in declared("speed"):
-        sound = heard("speed", severity, BEEPS)
+        sound = corrupted("speed", severity, BEEPS)
         assert sound.size == round(BEEPS.size / factor)
         assert beeps_of(sound, BEEPS_AT / factor) == pytest.approx(BEEPS_AT / factor, abs=0.005)
-        assert pitch_of(heard("speed", severity, TONE[: 3 * RATE])) == pytest.approx(0, abs=0.1)
+        assert pitch_of(corrupted("speed", severity, TONE[: 3 * RATE])) == pytest.approx(0, abs=0.1)
 
 
 def test_pitch_changes_without_tempo() -> None:
     for severity, semitones in declared("pitch"):
-        moved = [pitch_of(heard("pitch", severity, TONE[: 2 * RATE], utterance)) for utterance in "ab"]
+        moved = [pitch_of(corrupted("pitch", severity, TONE[: 2 * RATE], utterance)) for utterance in "ab"]
         assert moved == pytest.approx([-semitones, semitones], abs=0.1)
-        assert beeps_of(heard("pitch", severity, BEEPS), BEEPS_AT) == pytest.approx(BEEPS_AT, abs=0.005)
+        assert beeps_of(corrupted("pitch", severity, BEEPS), BEEPS_AT) == pytest.approx(BEEPS_AT, abs=0.005)

@@ -109,7 +109,7 @@ class Version:
 
 NAMES = (*CORRUPTIONS, *(f"noise/{kind}" for kind in NOISES), "noise-file")
 
-PLACES = {
+LOCATIONS = {
     "noise": "CORRUPTION_VERSION in emtta_core/audio/corruption.py",
     "noise-file": "NOISE_FILE_VERSION in emtta_core/audio/noise_file.py",
 }
@@ -155,8 +155,8 @@ def recorded() -> dict[str, Any]:
 
 
 def how_to(name: str) -> str:
-    place = PLACES.get(name.partition("/")[0], f"version of {name!r} in EFFECTS of emtta_core/audio/effects.py")
-    return f"if it shall be other, raise {place}, then record it: python tests/audio/{Path(__file__).name}"
+    location = LOCATIONS.get(name.partition("/")[0], f"version of {name!r} in EFFECTS of emtta_core/audio/effects.py")
+    return f"if it shall be other, raise {location}, then record it: python tests/audio/{Path(__file__).name}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -180,15 +180,15 @@ def test_only_known_names_are_recorded() -> None:
 
 
 def test_every_environment_is_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    heard = []
+    kinds = []
 
-    def heard_too(kind: str, *arguments: Any) -> Waveform:
-        heard.append(kind)
+    def recorded(kind: str, *arguments: Any) -> Waveform:
+        kinds.append(kind)
         return synthesise(kind, *arguments)
 
-    monkeypatch.setattr(effects, "synthesise", heard_too)
+    monkeypatch.setattr(effects, "synthesise", recorded)
     list(Version.of("environment", tmp_path).sounds())
-    assert set(heard) == set(effects.ENVIRONMENTS)
+    assert set(kinds) == set(effects.ENVIRONMENTS)
 
 
 def main() -> None:

@@ -24,9 +24,9 @@ def test_source_wer_grows_with_severity() -> None:
     for row, name in enumerate(CORRUPTIONS):
         for severity in range(1, 6):
             graded = Graded(name=name, severity=severity)
-            heard = [graded.apply(speech, key, lambda count: voices[:count]).waveform for key, _, speech in spoken]
+            corrupted = [graded.apply(speech, key, lambda count: voices[:count]).waveform for key, _, speech in spoken]
             keys = [key for key, *_ in spoken]
-            results = adapter.transcribe(heard, language=["en"] * len(heard), utterance_ids=keys)
+            results = adapter.transcribe(corrupted, language=["en"] * len(corrupted), utterance_ids=keys)
             scores = [word_errors(one[1], result.hypothesis, "en") for one, result in zip(spoken, results, strict=True)]
             rates[row, severity - 1] = 100 * sum(s.errors for s in scores) / sum(s.words for s in scores)
     print(*(f"{name} {np.round(row, 1)}" for name, row in zip(CORRUPTIONS, rates, strict=True)), sep="\n")

@@ -172,8 +172,8 @@ def test_severity_0_shares_clean_audio() -> None:
 
 @pytest.mark.parametrize("name", ["g711", "gsm", "mp3", "opus", "low-pass", "telephone"])
 def test_codecs_keep_speech_timing(name: str) -> None:
-    heard, speech = applied(name, 1).waveform, UTTERANCES["a-1"]
-    distortion = [signal_to_distortion_db(speech, np.roll(heard, shift)) for shift in (-8, 0, 8)]
+    corrupted, speech = applied(name, 1).waveform, UTTERANCES["a-1"]
+    distortion = [signal_to_distortion_db(speech, np.roll(corrupted, shift)) for shift in (-8, 0, 8)]
     assert max(distortion) == distortion[1]
 
 
@@ -181,9 +181,9 @@ def test_codecs_keep_speech_timing(name: str) -> None:
 def test_start_and_end_are_kept(name: str) -> None:
     speech = np.zeros(16_000, np.float32)
     speech[800:2_400] = speech[13_600:15_200] = UTTERANCES["a-1"][10_000:11_600]
-    heard = Graded(name=name, severity=1).apply(speech, "b-1", others).waveform.astype(np.float64)
-    assert np.abs(heard[: heard.size // 5]).max() > 0.01
-    assert np.abs(heard[heard.size * 4 // 5 :]).max() > 0.01
+    corrupted = Graded(name=name, severity=1).apply(speech, "b-1", others).waveform.astype(np.float64)
+    assert np.abs(corrupted[: corrupted.size // 5]).max() > 0.01
+    assert np.abs(corrupted[corrupted.size * 4 // 5 :]).max() > 0.01
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)

@@ -9,12 +9,12 @@ from emtta_core.audio.waveform import SAMPLE_RATE, Waveform
 from emtta_core.corpora.synthetic import voices_for_noise
 from emtta_core.errors import AudioError, UsageError
 
-VOICES_HEARD = voices_for_noise(8, seed=0)
+SPOKEN = voices_for_noise(8, seed=0)
 SEEDS = range(5)
 
 
 def noise(kind: str, seconds: float = 5.0, seed: int = 0) -> Waveform:
-    return synthesise(kind, seconds, np.random.default_rng(seed), voices=VOICES_HEARD)
+    return synthesise(kind, seconds, np.random.default_rng(seed), voices=SPOKEN)
 
 
 def share(waveform: Waveform, low: float, high: float) -> float:
@@ -99,7 +99,7 @@ def test_vacuum_cleaner_has_harmonics(seed: int) -> None:
 def test_babble_is_speech_without_pauses(seed: int) -> None:
     waveform = noise("babble", seed=seed)
     assert share(waveform, 100, 4_000) > 0.9
-    alone = levels(VOICES_HEARD[seed])
+    alone = levels(SPOKEN[seed])
     assert np.percentile(alone, 90) - np.percentile(alone, 10) > 18
     assert np.percentile(levels(waveform), 90) - np.percentile(levels(waveform), 10) < 9
 
@@ -170,9 +170,9 @@ def test_speech_kinds_require_voices(kind: str) -> None:
     ):
         synthesise(kind, 1.0, rng)
     with pytest.raises(AudioError, match="voice 1 is silent"):
-        synthesise(kind, 1.0, rng, voices=[VOICES_HEARD[0], np.zeros(100, np.float32)])
-    one = synthesise(kind, 1.0, rng, voices=[VOICES_HEARD[0][:8_000]])
-    assert one.shape == (16_000,), "one short voice will do"
+        synthesise(kind, 1.0, rng, voices=[SPOKEN[0], np.zeros(100, np.float32)])
+    one = synthesise(kind, 1.0, rng, voices=[SPOKEN[0][:8_000]])
+    assert one.shape == (16_000,), "one short voice is enough"
 
 
 def test_unknown_kind_is_refused() -> None:

@@ -130,7 +130,7 @@ def test_identity_is_content_not_location(snsd: Path) -> None:
     assert corpus_id(domain(moved, settings), None) != before
 
 
-def test_shelf_subfolder_path_is_kept(snsd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corpora_subfolder_path_is_kept(snsd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (snsd / "street").mkdir()
     (snsd / "own.wav").rename(snsd / "street" / "cafe.wav")
     monkeypatch.setenv("EMTTA_CORPORA", str(snsd))
@@ -230,20 +230,20 @@ def test_demo_audio_identity_is_pinned() -> None:
 def test_reports_flag_old_convention(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:
-    told = "SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth"
+    notice = "SNR convention msnsd-old, the published mistake: 10 dB by name are 5 dB in truth"
     noisy = 'corruption = { name = "noise", kind = "gaussian", snr_db = 10, snr_convention = "msnsd-old" }\n'
     store = ("--store", tmp_path / "store")
-    assert told not in emtta("run", suite_file(methods=("source",)), *store).err
+    assert notice not in emtta("run", suite_file(methods=("source",)), *store).err
     suite = suite_file(CLEAN + noisy, methods=("source",), name="old.toml")
     ended = emtta("run", suite, "--run-id", "old", *store)
-    assert (ended.code, told in " ".join(ended.err.split())) == (0, True), ended.err
+    assert (ended.code, notice in " ".join(ended.err.split())) == (0, True), ended.err
     for words in (
         ("report", "leaderboard"),
         ("report", "errors", "--run", "old", "--format", "csv"),
         ("compare", "old", "old"),
     ):
         shown = emtta(*words, *store)
-        assert (shown.code, told in " ".join(shown.err.split())) == (0, True), words
-    assert told not in emtta("report", "runs", *store).err
+        assert (shown.code, notice in " ".join(shown.err.split())) == (0, True), words
+    assert notice not in emtta("report", "runs", *store).err
     assert emtta("report", "html", "--run", "old", "--out", tmp_path / "old.html", *store).code == 0
-    assert told in (tmp_path / "old.html").read_text()
+    assert notice in (tmp_path / "old.html").read_text()

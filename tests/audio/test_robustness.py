@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.store import Catalogue, CellKey, PreparedRow, Store
 
@@ -34,7 +34,9 @@ def store(tmp_path: Path) -> Store:
         text = "other words" if domain == "wales" else "red green blue river"
         store.write_prepared(f"corpus-{domain}", 0, [prepared(index, corruption, text) for index in range(2)])
         for method, errors in methods.items():
-            write_shard(store, CellKey("run", domain, method), {"u0": [heard(errors)], "u1": [heard(errors)]})
+            write_shard(
+                store, CellKey("run", domain, method), {"u0": [with_errors(errors)], "u1": [with_errors(errors)]}
+            )
     return store
 
 

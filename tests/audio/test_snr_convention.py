@@ -42,11 +42,11 @@ def test_prepare_and_doctor_options_equal_field(suites: tuple[Path, Path], tmp_p
     store = tmp_path / "store"
     assert emtta("prepare", exact, *GIVEN, "--store", store).code == 0
     assert ratios(store) == {5.0}
-    told = {
+    prepared = {
         words: "1 of 1 prepared" in " ".join(emtta("doctor", *words, "--store", store).out.split())
         for words in ((exact,), (exact, *GIVEN), (old,))
     }
-    assert told == {(exact,): False, (exact, *GIVEN): True, (old,): True}
+    assert prepared == {(exact,): False, (exact, *GIVEN): True, (old,): True}
 
 
 def test_listen_option_equals_field(suites: tuple[Path, Path], tmp_path: Path, emtta: Command) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from conftest import Command
 from rich.console import Console
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.audio.mix import SnrConvention
 from emtta_core.errors import EmttaError
@@ -66,7 +67,7 @@ def test_completion_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_every_result_verb_prints_json(emtta: Command, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "r", [("g", "d", "source")])
-    write_shard(store, CellKey("r", "d", "source"), {"a": [heard(1)], "b": [heard(0)]})
+    write_shard(store, CellKey("r", "d", "source"), {"a": [with_errors(1)], "b": [with_errors(0)]})
     begin_run(store, "older", [("g", "d", "source")], created_at=datetime(2026, 11, 1, tzinfo=UTC))
 
     def shown(*words: object) -> Any:
@@ -103,17 +104,17 @@ def test_store_queries_need_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("imported", "spared"),
+    ("imported", "not_loaded"),
     [
         ("emtta_core.adaptation.adapter, emtta_core.model.load, emtta_core.model.hub_model", {"duckdb", "prefect"}),
         ("flows.evaluate, flows.nightly", {"torch", "transformers"}),
     ],
     ids=["the engine needs no store and no Prefect", "a flow starts without the engine"],
 )
-def test_imports_load_only_what_is_needed(imported: str, spared: set[str]) -> None:
+def test_imports_load_only_what_is_needed(imported: str, not_loaded: set[str]) -> None:
     script = f"import sys, {imported}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    assert not spared & set(done.stdout.split())
+    assert not not_loaded & set(done.stdout.split())
 
 
 @pytest.mark.parametrize(
@@ -147,8 +148,11 @@ def test_doctor_creates_no_store(emtta: Command, tmp_path: Path) -> None:
 
 def test_doctor_reports_uncreatable_store(emtta: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    outcome = emtta("doctor", "--store", tmp_path / "file" / "store")
+    store = tmp_path / "file" / "store"
+    outcome = emtta("doctor", "--store", store)
     assert outcome.code == 1
+    message = f"cannot open the store {store}: Not a directory; name another folder"
+    assert re.search(rf"^ no +store +{re.escape(message)} *$", outcome.out, re.MULTILINE), outcome.out
 
 
 def test_suites_lists_shipped(emtta: Command) -> None:
@@ -208,9 +212,9 @@ def test_bug_prints_traceback_path(emtta: Command, tmp_path: Path, monkeypatch: 
     assert outcome.code == 1
     assert "unexpected error: ZeroDivisionError: a bug" in outcome.err
     assert "Traceback" not in outcome.err
-    place = Path(outcome.err.split("the details are in ")[1].strip())
-    assert "ZeroDivisionError" in place.read_text()
-    place.unlink()
+    details = Path(outcome.err.split("the details are in ")[1].strip())
+    assert "ZeroDivisionError" in details.read_text()
+    details.unlink()
 
 
 def test_own_error_is_printed_as_is(emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def paper_like() -> str:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def corpus_folder(tmp_path: Path) -> Path:
     """Miniatures of all of the paper's data sets, laid out as published."""
     root = tmp_path / "data"
     librispeech_folder(root)
@@ -57,14 +57,14 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def test_paper_domains_prepare_offline(
-    tmp_path: Path, shelf: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
+    tmp_path: Path, corpus_folder: Path, hub: Hub, suite_file: SuiteFile, emtta: Command
 ) -> None:
     suite, store = suite_file(paper_like()), tmp_path / "store"
-    foreseen = emtta("prepare", suite, "--store", store, "--corpus-dir", shelf, "--dry-run")
+    foreseen = emtta("prepare", suite, "--store", store, "--corpus-dir", corpus_folder, "--dry-run")
     assert (foreseen.code, store.exists()) == (0, False), foreseen.err
     assert "LibriSpeech test-other" in foreseen.out
     assert "gaussian and 9 more" in foreseen.out
-    done = emtta("prepare", suite, "--store", store, "--corpus-dir", shelf)
+    done = emtta("prepare", suite, "--store", store, "--corpus-dir", corpus_folder)
     assert done.code == 0, done.err
     assert done.err.count("prepared in") == 23
     assert "hindi: 4 utterances" in done.err
@@ -152,11 +152,11 @@ def test_failed_domain_is_isolated(tmp_path: Path, hub: Hub, suite_file: SuiteFi
 def test_unusable_utterances_are_counted(tmp_path: Path, suite_file: SuiteFile, speech: Speech, emtta: Command) -> None:
     speech.add("torn", b"RIFF this is no sound", "lost")
     speech.add("gone", None, "lost")
-    told = r"clean: 5 utterances, 2 in error \(first: torn: \S+torn\.wav: is cut off: .*\), "
+    summary = r"clean: 5 utterances, 2 in error \(first: torn: \S+torn\.wav: is cut off: .*\), "
     for made in ("prepared in", "already prepared"):
         done = emtta("prepare", suite_file(), "--store", tmp_path / "store")
         assert done.code == 0, done.err
-        assert re.search(told + made, done.err)
+        assert re.search(summary + made, done.err)
 
 
 def test_unusable_domain_exits_3(tmp_path: Path, suite_file: SuiteFile, emtta: Command) -> None:

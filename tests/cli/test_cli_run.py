@@ -93,8 +93,8 @@ def test_shared_reason_is_printed_once(
         recording.unlink()
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 3
-    (told,) = [line for line in outcome.err.splitlines() if line.startswith("incomplete: ")]
-    assert told.startswith("incomplete: clean/source, clean/greedy-em: ")
+    (message,) = [line for line in outcome.err.splitlines() if line.startswith("incomplete: ")]
+    assert message.startswith("incomplete: clean/source, clean/greedy-em: ")
 
 
 def test_vanished_model_is_named(
@@ -135,12 +135,12 @@ def test_sigterm_keeps_work_and_exits_143(
 ) -> None:
     path, store = suite_file(), tmp_path / "store"
 
-    def strike(event: Event) -> None:
+    def send_sigterm(event: Event) -> None:
         if isinstance(event, UtterancesDone):
             os.kill(os.getpid(), signal.SIGTERM)
-            channel._listeners.remove(strike)
+            channel._listeners.remove(send_sigterm)
 
-    channel._listeners.append(strike)
+    channel._listeners.append(send_sigterm)
     outcome = emtta("run", path, "--run-id", "mine", "--store", store)
     assert outcome.code == 143
     assert "stopping after the current shards; SIGTERM again to stop immediately" in outcome.err
@@ -195,9 +195,9 @@ def test_dry_run_refuses_like_run(
     reason: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path, place = suite_file(), ["--store", tmp_path / "store"] if option != "--store" else []
+    path, store_option = suite_file(), ["--store", tmp_path / "store"] if option != "--store" else []
     for dry in (["--dry-run"], []):
-        outcome = emtta("run", path, *place, option, value, *dry)
+        outcome = emtta("run", path, *store_option, option, value, *dry)
         assert (outcome.code, reason in outcome.err) == (code, True), outcome.err
     found = Store.find(tmp_path / "store")
     assert found is None or not found.runs()

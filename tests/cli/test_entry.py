@@ -158,19 +158,19 @@ def test_wheel_runs_among_namesakes(project: Path, tmp_path: Path) -> None:
             f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
         file.writestr(f"{about}/RECORD", f"sql/__init__.py,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
-    place = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", place], check=True)
-    (site,) = place.glob("lib/python*/site-packages")
+    venv = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
     shared = [folder for folder in sys.path if folder.endswith("site-packages")]
     (site / "shared.pth").write_text("\n".join(shared))
     for what in (wheel, other):
-        subprocess.run([place / "bin/pip", "install", "--no-deps", "--no-index", what], check=True, capture_output=True)
+        subprocess.run([venv / "bin/pip", "install", "--no-deps", "--no-index", what], check=True, capture_output=True)
 
     def emtta(*words: str) -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "PYTHONPATH": str(project), "PREFECT_HOME": str(tmp_path / "prefect")}
         environment.pop("PREFECT_API_URL", None)
         return subprocess.run(
-            [place / "bin/emtta", *words], cwd=project, env=environment, capture_output=True, text=True
+            [venv / "bin/emtta", *words], cwd=project, env=environment, capture_output=True, text=True
         )
 
     done = emtta("run", "smoke", "--limit", "1", "--only", "domain=Scotland", "--store", "store")
@@ -183,5 +183,5 @@ def test_wheel_runs_among_namesakes(project: Path, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "tasks/__init__.py" in refused.stderr
     restore = refused.stderr.split("restore it: ")[1].split("'")[:2]
-    subprocess.run([place / "bin/pip", *restore[0].split()[1:], "--no-index", restore[1]], check=True)
+    subprocess.run([venv / "bin/pip", *restore[0].split()[1:], "--no-index", restore[1]], check=True)
     assert emtta("list", "--store", "store").returncode == 0

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command, Outcome
 from huggingface_hub import DatasetCard
-from store_factory import begin_run, cell_id_of, end_attempt, heard, one_run, write_shard
+from store_factory import begin_run, cell_id_of, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.pipeline.rescoring import finalize_figures
 from emtta_core.report.transcripts import plain_ids, timed
@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for index, (group, domain, method, *seed) in enumerate(cells):
         key = CellKey("run", domain, method, *seed)
         attempt = opened.begin_attempt(key)
-        texts = {f"Talk/{number} (x)": [heard((number + index) % 4)] for number in range(4)}
+        texts = {f"Talk/{number} (x)": [with_errors((number + index) % 4)] for number in range(4)}
         texts |= {"marks": ["(red) green @ blue {river} "], "lost": None}
         write_shard(opened, key, texts, attempt=attempt, speaker="Sp_1-(x)", scorer="none")
         silent = {"reference": "", "speaker": "Sp_1-(x)", "scorer": "none"}
@@ -68,14 +68,14 @@ def export(emtta: Command, store: Store, form: str, out: Path, *more: str, code:
 def cut(store: Store) -> None:
     """Give the first utterance of each cell two windows: 0 to 4 s, and 10 to 12 s."""
     for row in store.plan("run"):
-        places = [(0.0, 4.0, "wrong wrong"), (10.0, 2.0, "blue river")]
+        windows = [(0.0, 4.0, "wrong wrong"), (10.0, 2.0, "blue river")]
         same = dict.fromkeys(("language_probability", "source_hypothesis", "entropy_before", "entropy_after"))
         same |= {"cell_id": cell_id_of(row.domain, row.method, row.seed), "attempt": 1, "tokens": 5, "updates": 1}
         rows = [
             WindowRow(
                 utterance_id="Talk/2 (x)", language="en", window=n, begins=begin, seconds=long, hypothesis=text, **same
             )
-            for n, (begin, long, text) in enumerate(places, 1)
+            for n, (begin, long, text) in enumerate(windows, 1)
         ]
         store.write_windows(CellKey("run", row.domain, row.method, row.seed), 1, 0, rows)
 
@@ -99,7 +99,7 @@ def recount(references: dict[str, str], hypotheses: dict[str, str]) -> tuple[int
 
 
 def test_trn_keeps_counts(emtta: Command, store: Store, out: Path) -> None:
-    said = export(emtta, store, "trn", out).err
+    messages = export(emtta, store, "trn", out).err
     assert sorted(path.name for path in out.iterdir()) == sorted(
         f"{domain}.{name}.trn" for domain in ("babble", "rain") for name in ("ref", *(f"{h}.hyp" for h in HYPOTHESES))
     )
@@ -111,9 +111,9 @@ def test_trn_keeps_counts(emtta: Command, store: Store, out: Path) -> None:
     assert found == counts(store)
     ids = read_trn(out / "rain.ref.trn")
     assert list(ids)[:2] == ["sp.1..x.-talk.0..x.", "sp.1..x.-talk.1..x."], "a speaker, a hyphen, an utterance"
-    assert "left out, counted for each method: 6 utterances in error" in said
-    assert "left out, counted for each method: 6 utterances without speech" in said
-    assert "texts with a character that sclite takes for markup, one of ( ) { } @ < ;: 6;" in said
+    assert "left out, counted for each method: 6 utterances in error" in messages
+    assert "left out, counted for each method: 6 utterances without speech" in messages
+    assert "texts with a character that sclite takes for markup, one of ( ) { } @ < ;: 6;" in messages
 
 
 def test_ids_are_unique_for_sclite() -> None:
@@ -303,7 +303,7 @@ def test_incomplete_run_warns(emtta: Command, tmp_path: Path, out: Path) -> None
     store = Store.open(tmp_path / "part", create=True)
     begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
     key = CellKey("run", "babble", "source")
-    write_shard(store, key, {"a": [heard(1)]}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(1)]}, attempt=store.begin_attempt(key))
     assert (
         "the run is not complete: 1 of 3 utterances are done; finish it with: emtta rerun run"
         in export(emtta, store, "trn", out).err

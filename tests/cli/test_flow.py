@@ -208,19 +208,19 @@ def test_signal_starts_no_new_cell(
     suite_file: SuiteFile, speech: Speech, tmp_path: Path, number: signal.Signals
 ) -> None:
     path, store = suite_file(CLEAN + NOISY, ("source", "em-tok-b")), tmp_path / "store"
-    heard: list[Event] = []
+    events: list[Event] = []
 
     def interrupt(event: Event) -> None:
-        if isinstance(event, UtterancesDone) and not any(isinstance(other, UtterancesDone) for other in heard):
+        if isinstance(event, UtterancesDone) and not any(isinstance(other, UtterancesDone) for other in events):
             signal.pthread_kill(main, number)
-        heard.append(event)
+        events.append(event)
 
     main = threading.main_thread().ident
     assert main is not None
     state = run(path, store, listener=interrupt)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
     assert f"are not complete, as it was asked to stop by {number.name}\n" in str(state.message)
-    assert sum(isinstance(event, Stopping) for event in heard) == 1
+    assert sum(isinstance(event, Stopping) for event in events) == 1
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left
     assert all(f"{name}: " in str(state.message) for name in left)

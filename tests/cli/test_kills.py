@@ -84,9 +84,9 @@ def test_first_signal_finishes_shard(
     store = tmp_path / "store"
     process = start(long_suite, store, prefect_server)
     process.send_signal(number)
-    _, said = process.communicate(timeout=120)
+    _, messages = process.communicate(timeout=120)
     assert process.returncode == code
-    assert f"finish them with: emtta rerun mine --store {store}" in said
+    assert f"finish them with: emtta rerun mine --store {store}" in messages
     kept = {path: path.stat().st_mtime_ns for path in shards(store)}
     assert 1 <= len(kept) < 43
     assert readable(store)
@@ -149,11 +149,11 @@ def test_lost_server_loses_no_cell(emtta: Command, long_suite: Path, tmp_path: P
     process = start(long_suite, store, "")
     (server,) = children_of(process, "flows.prefect_server")
     os.kill(int(server), signal.SIGKILL)
-    _, said = process.communicate(timeout=420)
+    _, messages = process.communicate(timeout=420)
     assert process.returncode == 0
-    assert "Prefect's server no longer answers" in said
-    assert "ERROR" not in said
-    assert "Traceback" not in said
+    assert "Prefect's server no longer answers" in messages
+    assert "ERROR" not in messages
+    assert "Traceback" not in messages
     with Catalogue(Store.open(store)) as catalogue:
         assert catalogue.query("SELECT sum(done), count(*) FROM cells").rows == [(43, 1)]
         assert catalogue.query("SELECT * FROM statistics").rows
@@ -198,8 +198,8 @@ def test_random_faults_lose_nothing(tmp_path: Path) -> None:
     few = ("--kills", "3", "--errors", "3", "--out", out)
     subprocess.run([sys.executable, ROOT / "benchmarks" / "chaos.py", *few], check=True)
     found = json.loads(out.read_text())
-    for struck in (found["kills"], found["errors"]):
-        assert (struck["survived"], struck["rows_lost"], struck["files_torn"]) == (3, 0, 0)
+    for result in (found["kills"], found["errors"]):
+        assert (result["survived"], result["rows_lost"], result["files_torn"]) == (3, 0, 0)
     assert found["kills"]["strikes"] >= 2
 
 

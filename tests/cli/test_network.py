@@ -39,9 +39,9 @@ def test_existing_bypasses_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "corp.example")
     monkeypatch.setenv("no_proxy", "10.0.0.1, intern")
     configure_proxies()
-    spared = os.environ["no_proxy"].split(",")
+    exempt = os.environ["no_proxy"].split(",")
     assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
-    assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(spared)
+    assert {"corp.example", "10.0.0.1", "intern", "localhost", "127.0.0.1", "::1"} <= set(exempt)
 
 
 def test_bypass_of_all_hosts_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,10 +83,10 @@ def heard_all(store: Store, run_id: str, like: str) -> None:
         done = store.done(made, cell.cell_id)
         hypotheses, scores = [], []
         for found in done.values():
-            said = found.hypothesis.reference
-            hypotheses.append(replace(found.hypothesis, hypothesis=said))
+            reference = found.hypothesis.reference
+            hypotheses.append(replace(found.hypothesis, hypothesis=reference))
             assert found.score is not None
-            count = word_errors(said, said, found.hypothesis.language)
+            count = word_errors(reference, reference, found.hypothesis.language)
             scores.append(replace(found.score, hits=count.hits, substitutions=0, deletions=0, insertions=0))
         store.write_hypotheses(new, 1, 0, hypotheses)
         store.write_scores(new, 1, 0, scores)
@@ -133,7 +133,9 @@ def test_nights_compare_until_regression(emtta: Command, suite_file: SuiteFile, 
     assert {(row["method"], row["group"]) for row in board} >= {("source", "clean"), ("em-tok-b", "all")}
     assert all(row["wer"] == round(row["wer"], 2) for row in board)
     assert f"emtta report leaderboard --run {earlier}-3" in str(found["nightly-report-tiny"].data)
-    for command in re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE):
+    commands = re.findall("^emtta (.*)$", str(found["nightly-report-tiny"].data), re.MULTILINE)
+    assert commands
+    for command in commands:
         # `view` serves until it is stopped; with --help, its other arguments are still parsed.
         serves = ["--help"] if command.startswith("view ") else []
         assert emtta(*shlex.split(command), *serves).code == 0, command
@@ -266,12 +268,12 @@ def test_failed_compaction_is_harmless(
 def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)
 
-    def strike(event: Event) -> None:
+    def send_sigterm(event: Event) -> None:
         if isinstance(event, UtterancesDone) and not channel.stopping():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.5)  # so that the other cell also sees the stop request before it ends
 
-    state = scheduled(path, location, at, "UTC", strike)
+    state = scheduled(path, location, at, "UTC", send_sigterm)
     assert (state.name, state.is_failed()) == ("Interrupted", True)
     assert "are not complete, as it was asked to stop by SIGTERM\n" in str(state.message)
     assert "finish them with: emtta rerun tiny-2026-03-01 " in str(state.message)
@@ -422,9 +424,9 @@ def test_invalid_schedule_is_refused(cron: str, timezone: str, message: str) -> 
 
 def test_command_lists_next_runs(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, where = suite_file(), ("--store", tmp_path / "store")
-    told = emtta("schedule", path, "--cron", "30 2 * * 1", "--timezone", "Europe/Berlin", "--dry-run", *where)
-    assert told.code == 0
-    lines = told.out.splitlines()
+    outcome = emtta("schedule", path, "--cron", "30 2 * * 1", "--timezone", "Europe/Berlin", "--dry-run", *where)
+    assert outcome.code == 0
+    lines = outcome.out.splitlines()
     assert len(lines) == 5
     assert all(line.startswith("tiny: Mon ") and " 02:30 CE" in line for line in lines)
     assert not (tmp_path / "store").exists()

@@ -43,11 +43,11 @@ def perfect(store: Store, like: str, number: int) -> None:
         key = CellKey(run_id, cell.domain, cell.method)
         done = store.done(CellKey(like, cell.domain, cell.method), cell.cell_id)
         for shard, found in enumerate(done.values()):
-            said = found.hypothesis.reference
-            count = word_errors(said, said, found.hypothesis.language)
+            reference = found.hypothesis.reference
+            count = word_errors(reference, reference, found.hypothesis.language)
             assert found.score is not None
             score = replace(found.score, hits=count.hits, substitutions=0, deletions=0, insertions=0)
-            store.write_hypotheses(key, 1, shard, [replace(found.hypothesis, hypothesis=said)])
+            store.write_hypotheses(key, 1, shard, [replace(found.hypothesis, hypothesis=reference)])
             store.write_scores(key, 1, shard, [score])
 
 
@@ -64,12 +64,12 @@ def test_trend_fails_only_first_night(suite_file: SuiteFile, speech: Speech, tmp
     for number in range(1, 4):
         perfect(store, run, number)
 
-    begun = night(path, location, **SURE)
-    assert (begun.name, begun.is_failed()) == ("Regressed", True)
-    assert "0 worse and 0 better" in str(begun.message)
-    assert "trend watch: source: getting worse, +" in str(begun.message)
-    assert "## Trend" in comparison(begun)
-    assert "source: getting worse" in comparison(begun)
+    worse = night(path, location, **SURE)
+    assert (worse.name, worse.is_failed()) == ("Regressed", True)
+    assert "0 worse and 0 better" in str(worse.message)
+    assert "trend watch: source: getting worse, +" in str(worse.message)
+    assert "## Trend" in comparison(worse)
+    assert "source: getting worse" in comparison(worse)
 
     lasting = night(path, location, **SURE)
     assert lasting.is_completed(), lasting.message

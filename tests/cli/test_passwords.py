@@ -93,11 +93,11 @@ def test_hidden_error_stays_retryable() -> None:
 def test_every_flow_and_task_hides_passwords(one: Any) -> None:
     required = [value for value in signature(one.fn).parameters.values() if value.default is value.empty]
     with pytest.raises(EmttaError, match=r"https://\*\*\*@host") as refusal:
-        one.fn(*[_Telling()] * len(required))
+        one.fn(*[_Raising()] * len(required))
     assert SECRET not in str(refusal.value)
 
 
-class _Telling:
+class _Raising:
     """A value whose every use raises an error with an address."""
 
     def __getattr__(self, name: str) -> Any:

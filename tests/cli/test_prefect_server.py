@@ -182,7 +182,7 @@ def test_server_is_not_blamed_for_proxy(monkeypatch: pytest.MonkeyPatch) -> None
     assert str(refused.value).endswith("export NO_PROXY=prefect.example")
 
 
-def test_unwritable_home_suggests_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_home_suggests_other() -> None:
     with temporary_settings({PREFECT_HOME: Path("/proc/nohome")}), pytest.raises(EmttaError) as refused:
         writable_home()
     assert str(refused.value).startswith("Prefect's home /proc/nohome is not writable")
@@ -248,9 +248,9 @@ def test_background_server_starts_and_stops(log: Path) -> None:
         reach()
     (suggested,) = re.findall("start it with: emtta (.*?),", str(refused.value))
     command = [sys.executable, "-m", "emtta_core", *shlex.split(suggested)]
-    begun = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"export PREFECT_API_URL={url}" in begun.stderr
-    (page,) = re.findall("its page: (.*)", begun.stderr)
+    started = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"export PREFECT_API_URL={url}" in started.stderr
+    (page,) = re.findall("its page: (.*)", started.stderr)
     assert httpx.get(page, follow_redirects=True).status_code == 200
     with temporary_settings({PREFECT_API_URL: url}):
         reach()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import Command, Stage, SuiteFile, tone
-from store_factory import REFERENCE, begin_run, end_attempt, heard, one_run, write_shard
+from store_factory import REFERENCE, begin_run, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.pipeline import rescoring
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -46,14 +46,14 @@ def store(tmp_path: Path, stage: Stage) -> Store:
     return Store.open(tmp_path / "store")
 
 
-def make_store(place: Path) -> None:
-    opened = Store.open(place, create=True)
+def make_store(location: Path) -> None:
+    opened = Store.open(location, create=True)
     cells = [("noise", domain, method) for domain in ("babble", "rain") for method in ("source", "em-tok-b")]
     begin_run(opened, "run", cells)
     for group, domain, method in cells:
         key = CellKey("run", domain, method)
-        states = [heard(2)] if method == "source" else [heard(2), "Wrong, green! Blue river"]
-        write_shard(opened, key, {"a": states, "b": [heard(1)] * len(states)}, attempt=opened.begin_attempt(key))
+        states = [with_errors(2)] if method == "source" else [with_errors(2), "Wrong, green! Blue river"]
+        write_shard(opened, key, {"a": states, "b": [with_errors(1)] * len(states)}, attempt=opened.begin_attempt(key))
         end_attempt(opened, key, group=group)
     update_statistics(opened, "run")
 
@@ -94,7 +94,7 @@ def test_scorers_coexist(emtta: Command, store: Store) -> None:
     board = emtta("report", "leaderboard", "--scorer", "none", "--format", "json", "--store", store.location)
     found = {(row["method"], row["group"]): row for row in json.loads(board.out)}
     assert found["em-tok-b", "all"]["wer"] == 50.0
-    assert found["em-tok-b", "all"]["change"] == 12.5, "its statistics are there"
+    assert found["em-tok-b", "all"]["change"] == 12.5, "its statistics exist"
 
 
 def test_rescoring_keeps_rows(emtta: Command, store: Store) -> None:
@@ -140,7 +140,7 @@ def test_missing_scorer_suggests_command(emtta: Command, store: Store) -> None:
 def test_mixed_releases_are_rescored(emtta: Command, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     key = CellKey("run", "rain", "source")
     monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-english/9"})
-    write_shard(store, key, {"a": [heard(2)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(2)], "b": [with_errors(1)]}, attempt=store.begin_attempt(key))
     assert all("the run was scored by the releases" in str(row[-1]) for row in figures(store))
     outcome = emtta("score", "run", "--store", store.location)
     assert "whisper: 2 utterances scored, 6 already scored in the same way" in outcome.err
@@ -149,14 +149,14 @@ def test_mixed_releases_are_rescored(emtta: Command, store: Store, monkeypatch: 
 
 def test_corrected_references_are_used(emtta: Command, store: Store, tmp_path: Path) -> None:
     file = tmp_path / "corrected.csv"
-    file.write_text(f"\ufeffid,text\r\na,{heard(2)}\r\n", "utf-8")
+    file.write_text(f"\ufeffid,text\r\na,{with_errors(2)}\r\n", "utf-8")
     refused = emtta("score", "run", "--references", file, "--store", store.location)
     assert refused.code == 2
     assert "lacks 2 of 4 utterances of the run 'run': babble/b, rain/b; add them, or let them keep" in refused.err
     outcome = emtta("score", "run", "--references", file, "--partial", "--store", store.location)
     assert outcome.code == 0, outcome.err
     assert [row[2] for row in figures(store)] == [1, 2, 1, 2]
-    assert set(utterances(store, "utterance_id, reference")) == {("a", heard(2)), ("b", REFERENCE)}
+    assert set(utterances(store, "utterance_id, reference")) == {("a", with_errors(2)), ("b", REFERENCE)}
     # another scorer uses the correction too, and the same file changes nothing more
     assert emtta("score", "run", "--scorer", "basic", "--store", store.location).code == 0
     assert [row[2] for row in figures(store, "basic")] == [1, 2, 1, 2]
@@ -304,13 +304,13 @@ def test_run_on_silence_counts_insertions(emtta: Command, suite_file: SuiteFile,
         soundfile.write(rooms / f"{name}.wav", 0.1 * tone(0.5), 16_000)
     suite = suite_file(SILENCE, methods=("source",))
     suite.write_text('scorers = ["whisper", "none"]\n' + suite.read_text())
-    place = tmp_path / "store"
-    outcome = emtta("run", suite, "--run-id", "quiet", "--store", place)
+    location = tmp_path / "store"
+    outcome = emtta("run", suite, "--run-id", "quiet", "--store", location)
     assert outcome.code == 0, outcome.err
     for scorer in ("whisper", "none"):
-        board = emtta("report", "leaderboard", "--scorer", scorer, "--format", "json", "--store", place)
+        board = emtta("report", "leaderboard", "--scorer", scorer, "--format", "json", "--store", location)
         (row,) = (row for row in json.loads(board.out) if row["group"] == "all")
-        with Catalogue(Store.open(place), scorer=scorer) as catalogue:
+        with Catalogue(Store.open(location), scorer=scorer) as catalogue:
             ((words,),) = catalogue.query(
                 "SELECT sum(len(string_split(hypothesis_normalized, ' '))) FROM utterances"
             ).rows
@@ -320,13 +320,13 @@ def test_run_on_silence_counts_insertions(emtta: Command, suite_file: SuiteFile,
 
 @pytest.mark.usefixtures("prefect_server", "speech")
 def test_changed_scorers_rescore_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
-    suite, place = suite_file(methods=("source",)), tmp_path / "store"
-    assert emtta("run", suite, "--run-id", "mine", "--store", place).code == 0
+    suite, location = suite_file(methods=("source",)), tmp_path / "store"
+    assert emtta("run", suite, "--run-id", "mine", "--store", location).code == 0
     suite.write_text('scorers = ["none", "whisper"]\n' + suite.read_text())
-    again = emtta("run", suite, "--run-id", "mine", "--store", place)
+    again = emtta("run", suite, "--run-id", "mine", "--store", location)
     assert again.code == 0, again.err
     assert "nothing to do" in again.err
-    opened = Store.open(place)
+    opened = Store.open(location)
     assert {row[4] for row in figures(opened)} == {"none"}
     assert not any(row[-1] for row in figures(opened) + figures(opened, "whisper"))
     with Catalogue(opened, runs=["mine"]) as catalogue:
@@ -340,10 +340,10 @@ def test_changed_scorers_rescore_run(emtta: Command, suite_file: SuiteFile, tmp_
 def test_missing_scorer_stops_before_run(emtta: Command, suite_file: SuiteFile, tmp_path: Path) -> None:
     suite = suite_file(methods=("source",))
     suite.write_text('scorers = ["gone_package:normalize"]\n' + suite.read_text())
-    place = tmp_path / "store"
-    refused = emtta("run", suite, "--store", place)
+    location = tmp_path / "store"
+    refused = emtta("run", suite, "--store", location)
     assert (refused.code, "there is no module 'gone_package'" in refused.err) == (2, True)
-    assert not Store.open(place).runs()
-    found = json.loads(emtta("doctor", suite, "--store", place, "--format", "json").out)
+    assert not Store.open(location).runs()
+    found = json.loads(emtta("doctor", suite, "--store", location, "--format", "json").out)
     (check,) = (check for check in found["checks"] if check["what"] == "scorer gone_package:normalize")
     assert not check["ok"]

@@ -23,7 +23,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 from rich.console import Console
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.store import Catalogue, CellKey, Result, Store
 from flows.cli._output import tabulate
@@ -33,27 +33,27 @@ SQL = "SELECT domain, wer FROM cells WHERE method = $method"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> str:
+def store_location(tmp_path_factory: pytest.TempPathFactory) -> str:
     store = Store.open(tmp_path_factory.mktemp("place") / "store", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
-    write_shard(store, CellKey("run", "babble", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    write_shard(store, CellKey("run", "babble", "source"), {"a": [with_errors(1)], "b": [with_errors(1)]})
     return store.location
 
 
 @pytest.fixture
-def catalogue(place: str) -> Iterator[Catalogue]:
-    with Catalogue(Store.open(place)) as catalogue:
+def catalogue(store_location: str) -> Iterator[Catalogue]:
+    with Catalogue(Store.open(store_location)) as catalogue:
         yield catalogue
 
 
 def test_query_from_argument_file_or_pipe(
-    place: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_location: str, emtta: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "question.sql"
     file.write_text(f"-- a comment\n{SQL};\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(SQL))
     for given in ([SQL], ["-f", file], ["--file", file], [file], []):
-        outcome = emtta("sql", *given, "--param", "method=source", "--format", "csv", "--store", place)
+        outcome = emtta("sql", *given, "--param", "method=source", "--format", "csv", "--store", store_location)
         assert (outcome.code, outcome.out) == (0, "domain,wer\nbabble,25.0\n"), outcome.err
 
 
@@ -70,15 +70,15 @@ def test_query_from_argument_file_or_pipe(
     ],
 )
 def test_bad_query_is_refused(
-    given: list[str], words: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+    given: list[str], words: str, store_location: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    outcome = emtta("sql", *given, "--store", place)
+    outcome = emtta("sql", *given, "--store", store_location)
     assert outcome.code == 2
     assert words in " ".join(outcome.err.split())
 
 
-def test_stdout_and_file_agree(place: str, emtta: Command, tmp_path: Path) -> None:
+def test_stdout_and_file_agree(store_location: str, emtta: Command, tmp_path: Path) -> None:
     readers = {
         "csv": lambda text: [(row["domain"], float(row["wer"])) for row in csv.DictReader(io.StringIO(text))],
         "json": lambda text: [(row["domain"], row["wer"]) for row in json.loads(text)],
@@ -91,28 +91,28 @@ def test_stdout_and_file_agree(place: str, emtta: Command, tmp_path: Path) -> No
     }
     for form, read in readers.items():
         out = tmp_path / f"rows.{form}"
-        shown = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place)
-        kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", place, "--out", out)
+        shown = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", store_location)
+        kept = emtta("sql", SQL, "--param", "method=source", "--format", form, "--store", store_location, "--out", out)
         assert read(shown.out) == read(out.read_text()) == [("babble", 25.0)]
         assert (kept.code, kept.out) == (0, "")
 
 
 @pytest.mark.parametrize("form", ["csv", "json", "md", "parquet"])
-def test_extension_selects_format(form: str, place: str, emtta: Command, tmp_path: Path) -> None:
-    plain, told = tmp_path / f"rows.{form.upper()}", tmp_path / "rows"
+def test_extension_selects_format(form: str, store_location: str, emtta: Command, tmp_path: Path) -> None:
+    by_suffix, by_option = tmp_path / f"rows.{form.upper()}", tmp_path / "rows"
     query = "FROM cells ORDER BY ALL"
-    assert emtta("sql", query, "--out", plain, "--store", place).code == 0
+    assert emtta("sql", query, "--out", by_suffix, "--store", store_location).code == 0
     form = "markdown" if form == "md" else form
-    assert emtta("sql", query, "--format", form, "--out", told, "--store", place).code == 0
-    assert plain.read_bytes() == told.read_bytes()
+    assert emtta("sql", query, "--format", form, "--out", by_option, "--store", store_location).code == 0
+    assert by_suffix.read_bytes() == by_option.read_bytes()
 
 
-def test_piped_or_saved_table_is_complete(place: str, emtta: Command, tmp_path: Path) -> None:
+def test_piped_or_saved_table_is_complete(store_location: str, emtta: Command, tmp_path: Path) -> None:
     long = "a " * 200 + "z" * 200
     query = f"SELECT *, '{long}' AS longest FROM utterances ORDER BY ALL LIMIT 1"
     out = tmp_path / "rows.txt"
-    assert emtta("sql", query, "--out", out, "--store", place).code == 0
-    shown = emtta("sql", query, "--store", place).out
+    assert emtta("sql", query, "--out", out, "--store", store_location).code == 0
+    shown = emtta("sql", query, "--store", store_location).out
     assert shown == out.read_text()
     assert long in shown
     assert "…" not in shown
@@ -131,25 +131,27 @@ def test_terminal_names_omitted_columns(
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "markdown", "json"])
-def test_terminal_escapes_values(form: str, place: str, emtta: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_escapes_values(
+    form: str, store_location: str, emtta: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
     acting = "a\x9b31mb\u202ec"
-    asked = ["sql", f"SELECT '{acting}' AS \"{acting}\"", "--format", form, "--store", place]
+    asked = ["sql", f"SELECT '{acting}' AS \"{acting}\"", "--format", form, "--store", store_location]
     piped = emtta(*asked).out
     assert (acting in piped) == (form != "table")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     seen = emtta(*asked).out
     assert seen.count(r"a\x9b31mb\u202ec") == 2
     assert not {"\x9b", "\u202e"} & set(seen)
-    assert r"Table with name a\x9b31mb\u202ec" in emtta("sql", f'FROM "{acting}"', "--store", place).err
+    assert r"Table with name a\x9b31mb\u202ec" in emtta("sql", f'FROM "{acting}"', "--store", store_location).err
 
 
-def test_parquet_never_goes_to_terminal(place: str, emtta: Command, tmp_path: Path) -> None:
+def test_parquet_never_goes_to_terminal(store_location: str, emtta: Command, tmp_path: Path) -> None:
     out = tmp_path / "rows.parquet"
     query = "SELECT domain, wer, (SELECT max(created_at) FROM runs) AS at FROM cells"
-    assert emtta("sql", query, "--format", "parquet", "--out", out, "--store", place).code == 0
+    assert emtta("sql", query, "--format", "parquet", "--out", out, "--store", store_location).code == 0
     (row,) = pq.read_table(out).to_pylist()
     assert (row["domain"], row["wer"], row["at"].isoformat()) == ("babble", 25.0, "2026-11-23T00:00:00+00:00")
-    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", query, "--store", place]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", query, "--store", store_location]
     piped = subprocess.run([*command, "--format", "parquet"], capture_output=True, timeout=60)
     assert pq.read_table(io.BytesIO(piped.stdout)).to_pylist() == [row]
     main, terminal = pty.openpty()
@@ -183,7 +185,7 @@ def test_prompt_is_multiline_with_history(
 def test_prompt_survives_mistake(catalogue: Catalogue, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["SELEKT 1;", ".fly", ".schema nothing", ".schema", ".format parquet", ".report x", "DROP VIEW cells;"]
     typed(catalogue, *lines, "", ";", ".format csv", "SELECT 41 + 1 AS answer;", ".quit")
-    said = capsys.readouterr()
+    captured = capsys.readouterr()
     for words in (
         "SELEKT",
         "unknown command '.fly'; choose from: .format, .help, .quit, .report, .reports, .schema, .views",
@@ -193,8 +195,8 @@ def test_prompt_survives_mistake(catalogue: Catalogue, state: Path, capsys: pyte
         "unknown report 'x'",
         "only one SELECT at a time",
     ):
-        assert words in " ".join(said.err.split())
-    assert said.out.endswith("answer\n42\n")
+        assert words in " ".join(captured.err.split())
+    assert captured.out.endswith("answer\n42\n")
 
 
 def test_prompt_lists_what_can_be_queried(
@@ -202,15 +204,15 @@ def test_prompt_lists_what_can_be_queried(
 ) -> None:
     lines = [".format csv", ".views", ".schema cells", ".schema raw.scores", ".reports", ".help"]
     typed(catalogue, *lines, ".report domains run_id=run group=noise;", ".quit")
-    said = capsys.readouterr()
-    rows = list(csv.reader(io.StringIO(said.out)))
+    captured = capsys.readouterr()
+    rows = list(csv.reader(io.StringIO(captured.out)))
     assert ["wer", "DOUBLE"] in [row[:2] for row in rows]
     assert ["hits", "BIGINT", "correct words"] in rows
     assert ["group", "VARCHAR", "as in planned"] in rows
     assert any(row[0] == "cells" and row[2] == "one row per planned cell (run, domain, method, seed)" for row in rows)
     assert any(row[0] == "errors" and row[2] == "method, group, domain, kind, limit" for row in rows)
     assert any(row[:2] == ["babble", "source"] for row in rows)
-    assert ".report NAME [NAME=VALUE …]" in said.err
+    assert ".report NAME [NAME=VALUE …]" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -236,9 +238,9 @@ def test_completion_fits_context(text: str, expected: str, never: str, catalogue
     assert len(found) == len(set(found))
 
 
-def test_prompt_works_on_real_terminal(place: str, tmp_path: Path) -> None:
+def test_prompt_works_on_real_terminal(store_location: str, tmp_path: Path) -> None:
     main, terminal = pty.openpty()
-    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", "--store", place]
+    command = [sys.executable, "-c", "from flows.cli.main import main; main()", "sql", "--store", store_location]
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
     os.close(terminal)

@@ -110,7 +110,7 @@ def test_full_disk_on_stdout_is_error() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["run", "no-such"], ["status", "no-such"], ["sql", "nonsense"]])
-def test_refused_command_never_aborts(words: list[str], tmp_path: Path) -> None:
+def test_refused_command_never_aborts(words: list[str]) -> None:
     program = f"import sys; from flows.cli import main; sys.argv = {['emtta', *words]!r}; main.command()"
     for _ in range(100):
         done = shell(program)

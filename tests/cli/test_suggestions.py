@@ -42,6 +42,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def follow(emtta: Command, found: Outcome, *more: str, codes: tuple[int, ...] = (0,)) -> list[str]:
     """Run the commands that an output suggests, with more arguments, and return them."""
     commands = [text.strip() for text in SUGGESTED.findall(found.out + found.err)]
+    assert commands, (found.out, found.err)
     for command in commands:
         done = emtta(*shlex.split(command)[1:], *more)
         assert done.code in codes, (command, done.err)
@@ -92,7 +93,7 @@ def test_suggestion_for_finished_run(emtta: Command, suite_file: SuiteFile, spee
     failed = emtta("run", path, "--run-id", "strict", *where)
     assert failed.code == 3
     (tmp_path / "speech" / "broken.wav").unlink()
-    speech.add("mended", tone(0.5), "nobody knows")
+    speech.add("repaired", tone(0.5), "nobody knows")
     assert follow(emtta, failed, codes=(0, 3))
 
 
@@ -260,8 +261,8 @@ def test_suggestion_for_codec_of_broken_soundfile(tmp_path: Path) -> None:
         pytest.skip(f"no package index can be reached: {found.stderr.strip().splitlines()[-1]}")
     installed = run("pip", *words.split())
     assert installed.returncode == 0, installed.stderr
-    mended = run("python", "-c", CODED)
-    assert mended.returncode == 0, mended.stderr
+    retried = run("python", "-c", CODED)
+    assert retried.returncode == 0, retried.stderr
 
 
 @pytest.mark.slow

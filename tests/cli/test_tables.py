@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 from rich.console import Console
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -31,7 +31,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
             if domain == "late":
                 continue
             errors = [2, 3, 1, 4, 2, 3] if method == "source" else [1, 3, 2, 3, 2, 2]
-            write_shard(store, CellKey(run_id, domain, method), {f"u{i}": [heard(n)] for i, n in enumerate(errors)})
+            write_shard(
+                store, CellKey(run_id, domain, method), {f"u{i}": [with_errors(n)] for i, n in enumerate(errors)}
+            )
             end_attempt(store, CellKey(run_id, domain, method), group=group)
         assert update_statistics(store, run_id)
     return store
@@ -79,7 +81,9 @@ def test_verdict_fits_80_columns(store: Store, capsys: pytest.CaptureFixture[str
 def test_programs_get_plain_numbers(emtta: Command, store: Store) -> None:
     for name in ("leaderboard", "domains"):
         asked = ("report", name, "--run", RUN, "--store", store.location)
-        for row in json.loads(emtta(*asked, "--format", "json").out):
+        rows = json.loads(emtta(*asked, "--format", "json").out)
+        assert {row["method"] for row in rows} == {"source", "em-tok-b"}
+        for row in rows:
             for column in ("wer", "wer_low", "wer_high", "change", "ci_half_width", "p", "wins", "ties", "losses"):
                 assert row[column] is None or isinstance(row[column], int | float)
                 assert row["method"] == "source" or row[column] is not None
@@ -124,7 +128,7 @@ def test_extension_determines_content(emtta: Command, store: Store, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["report", "leaderboard", "--out", "t.xlsx"], "unknown ending .xlsx; choose from: .csv, .json"),
         (["sql", "SELECT 1", "--out", "t.svg"], "unknown ending .svg"),
@@ -139,12 +143,12 @@ def test_extension_determines_content(emtta: Command, store: Store, tmp_path: Pa
     ],
 )
 def test_conflicting_extension_is_refused(
-    words: list[str], said: str, emtta: Command, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], message: str, emtta: Command, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = emtta(*words, "--store", store.location)
     assert outcome.code == 2
-    assert said in " ".join(outcome.err.split())
+    assert message in " ".join(outcome.err.split())
     assert not any(tmp_path.iterdir())
 
 
@@ -163,4 +167,5 @@ def test_suite_describes_its_domains(emtta: Command) -> None:
     shown = emtta("suites", "demo").out
     for code, kind in (("GS", "gaussian"), ("AC", "air-conditioner"), ("VC", "vacuum-cleaner")):
         assert any(code in line and kind in line for line in shown.splitlines())
-    assert emtta("suites", "dmeo").code == 2
+    unknown = emtta("suites", "dmeo")
+    assert (unknown.code, "unknown suite 'dmeo' (did you mean 'demo'?)" in unknown.err) == (2, True), unknown.err

@@ -35,14 +35,14 @@ def saved(folder: Path, content: list[dict[str, Any]], split: str | None = "test
     return SavedDataset(path=str(folder), split=split, audio="sound", text="sentence", speaker="who")
 
 
-def told(utterances: list[Utterance]) -> list[tuple[str, str, str, str, int]]:
+def summaries(utterances: list[Utterance]) -> list[tuple[str, str, str, str, int]]:
     return [(one.id, one.text, one.language, one.speaker, one.read().size) for one in utterances]
 
 
 @pytest.mark.parametrize("split", ["test", None])
 def test_saved_set_keeps_row_order(tmp_path: Path, split: str | None) -> None:
     corpus = saved(tmp_path / "mine", rows(), split)
-    found = told(list(corpus.read_all()))
+    found = summaries(list(corpus.read_all()))
     assert [one[1:] for one in found] == [
         (f"hello number {index}", "en", str(7 + index), 4_800 + 1_600 * index) for index in range(3)
     ]
@@ -99,7 +99,7 @@ def test_split_of_unsplit_set_is_refused(tmp_path: Path) -> None:
 def test_hub_set_is_read_by_columns(hub: Hub) -> None:
     commit = librispeech_hub(hub)
     corpus = HubDataset(**MINE, id="id", speaker="speaker_id")
-    assert [one[:4] for one in told(list(corpus.read_all()))] == [
+    assert [one[:4] for one in summaries(list(corpus.read_all()))] == [
         (row["id"], row["text"], "en", str(row["speaker_id"])) for row in librispeech_rows()
     ]
     assert corpus.located().revision == commit

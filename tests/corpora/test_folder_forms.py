@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Command, SuiteFile
 from corpora_factory import put, sound
-from folder_forms import FORMS, Said
+from folder_forms import FORMS, Item
 
 from emtta_core.audio.files import read_audio
 from emtta_core.corpora.base import Utterance
@@ -24,26 +24,26 @@ from emtta_core.suite import Domain
 
 REAL = Path(os.environ.get("EMTTA_REAL_SPEECH", Path(__file__).parents[2].parent / "shared/real/speech"))
 
-SAID = [
-    Said("anna/01.flac", 'Well, "here" we are.', "anna-1", "en", "anna", seconds=0.4, accent="Scottish"),
-    Said("anna/02.flac", "Dzień\u00a0dobry", "anna-2", "pl", "anna", seconds=0.5, accent="Łódź"),
-    Said("ben/01.flac", "Hello there", "17", "en", "7", seconds=0.6, accent="Irish"),
+ITEMS = [
+    Item("anna/01.flac", 'Well, "here" we are.', "anna-1", "en", "anna", seconds=0.4, accent="Scottish"),
+    Item("anna/02.flac", "Dzień\u00a0dobry", "anna-2", "pl", "anna", seconds=0.5, accent="Łódź"),
+    Item("ben/01.flac", "Hello there", "17", "en", "7", seconds=0.6, accent="Irish"),
 ]
 PARTS = [
-    Said("talk.flac", "the first words", "a", begin=0.0, seconds=0.5, accent="x"),
-    Said("talk.flac", "and the second", "b", begin=0.75, seconds=0.5, accent="x"),
-    Said("talk.flac", "they overlap", "c", begin=1.0, seconds=1.0, accent="x"),
+    Item("talk.flac", "the first words", "a", begin=0.0, seconds=0.5, accent="x"),
+    Item("talk.flac", "and the second", "b", begin=0.75, seconds=0.5, accent="x"),
+    Item("talk.flac", "they overlap", "c", begin=1.0, seconds=1.0, accent="x"),
 ]
 
 
-def corpus(folder: Path, form: str, said: Sequence[Said]) -> Folder:
+def corpus(folder: Path, form: str, items: Sequence[Item]) -> Folder:
     if form == "lhotse":
         pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
     lengths: dict[str, float] = {}
-    for one in said:
+    for one in items:
         lengths[one.path] = max(lengths.get(one.path, 0.0), (one.begin or 0.0) + one.seconds)
     put(folder, {path: sound(seconds, hertz=200 + 90 * at) for at, (path, seconds) in enumerate(lengths.items())})
-    return FORMS[form](folder, said)
+    return FORMS[form](folder, items)
 
 
 def fields(one: Utterance) -> tuple[str, str, str, str, object]:
@@ -52,12 +52,12 @@ def fields(one: Utterance) -> tuple[str, str, str, str, object]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_form_is_detected(tmp_path: Path, form: str) -> None:
-    found = list(corpus(tmp_path, form, SAID).read_all())
+    found = list(corpus(tmp_path, form, ITEMS).read_all())
     assert [fields(one) for one in found] == [
-        (one.id, one.text, one.language, one.speaker, {"accent": one.accent}) for one in SAID
+        (one.id, one.text, one.language, one.speaker, {"accent": one.accent}) for one in ITEMS
     ]
     assert [one.read().size for one in found] == [6_400, 8_000, 9_600]
-    assert corpus(tmp_path, form, SAID).count().notes == ("columns kept as metadata: accent",)
+    assert corpus(tmp_path, form, ITEMS).count().notes == ("columns kept as metadata: accent",)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -74,10 +74,10 @@ def test_only_segment_is_read(tmp_path: Path, form: str) -> None:
 
 
 def test_all_forms_give_same_corpus(tmp_path: Path) -> None:
-    told = {form: corpus(tmp_path / form, form, PARTS).content_digest() for form in FORMS if form != "lhotse"}
-    assert len({*told.values()}) == 1, told
-    changed = [*PARTS[:2], Said("talk.flac", "they overlap", "c", begin=1.01, seconds=0.99, accent="x")]
-    assert corpus(tmp_path / "moved", "own-csv", changed).content_digest() != told["own-csv"]
+    digests = {form: corpus(tmp_path / form, form, PARTS).content_digest() for form in FORMS if form != "lhotse"}
+    assert len({*digests.values()}) == 1, digests
+    changed = [*PARTS[:2], Item("talk.flac", "they overlap", "c", begin=1.01, seconds=0.99, accent="x")]
+    assert corpus(tmp_path / "moved", "own-csv", changed).content_digest() != digests["own-csv"]
 
 
 @pytest.mark.parametrize(("form", "rate"), [("FLAC", 44_100), ("WAV", 8_000), ("OGG", 48_000), ("MP3", 22_050)])
@@ -231,8 +231,8 @@ def test_awkward_csv_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["own-csv", "nemo", "kaldi", "lhotse"])
 def test_outside_files_need_permission(tmp_path: Path, form: str) -> None:
-    away = [Said(str(tmp_path / "away/a/1.flac"), "x", "one", seconds=0.4, accent="x")]
-    away.append(Said("here.flac", "y", "two", seconds=0.5, accent="x"))
+    away = [Item(str(tmp_path / "away/a/1.flac"), "x", "one", seconds=0.4, accent="x")]
+    away.append(Item("here.flac", "y", "two", seconds=0.5, accent="x"))
     folder = corpus(tmp_path / "mine", form, away)
     with pytest.raises(
         UsageError, match=r"'.*away/a/1\.flac': it is outside .*absolute = true in the corpus, or --allow"
@@ -246,12 +246,12 @@ def test_outside_files_need_permission(tmp_path: Path, form: str) -> None:
 
 
 def test_ids_do_not_depend_on_machine(tmp_path: Path) -> None:
-    for place in ("one", "two"):
+    for machine in ("one", "two"):
         files = {f"data/{name}.flac": sound(0.4, hertz=hertz) for name, hertz in (("a/1", 200), ("b/1", 300))}
-        put(tmp_path / place, files)
-        rows = f"path,text\n../data/a/1.flac,x\n{tmp_path / place / 'data/b/1.flac'},y\n"
-        put(tmp_path / place / "lists", {"manifest.csv": rows})
-    first, second = (Folder(path=str(tmp_path / place / "lists"), absolute=True) for place in ("one", "two"))
+        put(tmp_path / machine, files)
+        rows = f"path,text\n../data/a/1.flac,x\n{tmp_path / machine / 'data/b/1.flac'},y\n"
+        put(tmp_path / machine / "lists", {"manifest.csv": rows})
+    first, second = (Folder(path=str(tmp_path / machine / "lists"), absolute=True) for machine in ("one", "two"))
     assert [one.id for one in first.read_all()] == ["a-1", "b-1"]
     assert first.content_digest() == second.content_digest()
 
@@ -337,14 +337,14 @@ def test_real_speech_is_same_in_each_form(tmp_path: Path, real: dict[str, list[P
     if form == "lhotse":
         pytest.importorskip("lhotse", reason="the extra lhotse is not installed")
     for name, rows in real.items():
-        folder, said = tmp_path / name, []
+        folder, items = tmp_path / name, []
         for row, stated in zip(
             rows, csv.DictReader((REAL / name / "manifest.csv").read_text(encoding="utf-8").splitlines()), strict=False
         ):
             folder.mkdir(exist_ok=True)
             (folder / stated["path"]).symlink_to(REAL / name / stated["path"])
-            said.append(
-                Said(
+            items.append(
+                Item(
                     stated["path"],
                     row.text,
                     row.utterance_id,
@@ -355,11 +355,11 @@ def test_real_speech_is_same_in_each_form(tmp_path: Path, real: dict[str, list[P
                     stated["source"],
                 )
             )
-        found = prepared(FORMS[form](folder, said), tmp_path / "store")
+        found = prepared(FORMS[form](folder, items), tmp_path / "store")
         assert [dataclasses.replace(row, metadata="{}") for row in found] == [
             dataclasses.replace(row, metadata="{}") for row in rows
         ]
-        assert all(json.loads(row.metadata) == {"accent": one.accent} for row, one in zip(found, said, strict=True))
+        assert all(json.loads(row.metadata) == {"accent": one.accent} for row, one in zip(found, items, strict=True))
 
 
 def test_option_allows_outside_files(tmp_path: Path, emtta: Command, suite_file: SuiteFile) -> None:

@@ -111,10 +111,10 @@ def test_identity_follows_audio_not_card(hub: Hub) -> None:
         hub.commit("openslr/librispeech_asr", files, configs={"all": {"test.other": path}})
         return LibriSpeech().located()
 
-    before, mended, changed = settled(2), settled(2, NOTES=b"mended"), settled(3)
-    assert len({before.revision, mended.revision, changed.revision}) == 3
-    assert before.content_digest() == mended.content_digest() != changed.content_digest()
-    assert before.identity() == mended.identity() == LibriSpeech().identity()
+    before, annotated, changed = settled(2), settled(2, NOTES=b"corrected"), settled(3)
+    assert len({before.revision, annotated.revision, changed.revision}) == 3
+    assert before.content_digest() == annotated.content_digest() != changed.content_digest()
+    assert before.identity() == annotated.identity() == LibriSpeech().identity()
 
 
 def test_missing_network_suggests_remedy(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
@@ -166,8 +166,8 @@ def test_partial_conversion_warns_once(hub: Hub, caplog: pytest.LogCaptureFixtur
     hub_split._warn_of_partial.cache_clear()
     with caplog.at_level(logging.WARNING, "emtta.corpora"):
         assert len(list(Ami().read_all())) == Ami().count().utterances == 2
-    (said,) = caplog.messages
-    assert "edinburghcstr/ami, ihm, test: the hub's conversion is marked partial" in said
+    (message,) = caplog.messages
+    assert "edinburghcstr/ami, ihm, test: the hub's conversion is marked partial" in message
 
 
 def hub_files(hub: Hub) -> dict[str, bytes]:

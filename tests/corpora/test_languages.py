@@ -58,11 +58,11 @@ def test_monolingual_model_cannot_detect(english: Path) -> None:
         model.prompt.rows(["de"], model.device)
 
 
-@pytest.mark.parametrize(("languages", "told"), [(("en", "zh", "yue"), "yue"), (("en", "zh"), "zh")])
-def test_cantonese_falls_back_to_chinese(languages: tuple[str, ...], told: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("languages", "expected"), [(("en", "zh", "yue"), "yue"), (("en", "zh"), "zh")])
+def test_cantonese_falls_back_to_chinese(languages: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     model = load_model(make_checkpoint(tmp_path / "model", languages=languages), device="cpu")
     (prompt,) = model.prompt.rows(["yue"], model.device).tolist()
-    assert tuple(prompt) == model.prompt.tokens[told]
+    assert tuple(prompt) == model.prompt.tokens[expected]
     assert model.languages == tuple(sorted(languages))  # only languages with a token can be detected
     with pytest.raises(UsageError, match="unknown language 'de'"):
         model.prompt.rows(["yue", "de"], model.device)
@@ -102,9 +102,9 @@ def test_unknown_language_fails_alone(
     (speech.path / "manifest.csv").write_text(manifest)
     path, store = suite_file(methods=("source",)), tmp_path / "store"
     path.write_text(path.read_text().replace("runtime = {", "runtime = { retry_on_error = 1,"))
-    begun = emtta("run", path, "--store", store)
-    assert begun.code == 0, begun.err
-    assert "utterances in error: 2" in begun.err
+    outcome = emtta("run", path, "--store", store)
+    assert outcome.code == 0, outcome.err
+    assert "utterances in error: 2" in outcome.err
     (run_id,) = Store.open(store).runs()
     again = emtta("rerun", run_id, "--failed", "--store", store)
     assert again.code == 0, again.err

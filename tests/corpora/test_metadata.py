@@ -88,11 +88,11 @@ def test_binary_column_is_left_out(tmp_path: Path) -> None:
 
 def test_metadata_is_part_of_corpus(tmp_path: Path) -> None:
     put(tmp_path, {"a.flac": sound(0.3)})
-    told = set()
+    digests = set()
     for rows in ("path,text\na.flac,x\n", "path,text,age\na.flac,x,30\n", "path,text,age\na.flac,x,40\n"):
         put(tmp_path, {"manifest.csv": rows})
-        told.add(Folder(path=str(tmp_path)).content_digest())
-    assert len(told) == 3
+        digests.add(Folder(path=str(tmp_path)).content_digest())
+    assert len(digests) == 3
 
 
 def test_saved_set_keeps_columns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -66,7 +66,7 @@ def test_path_may_name_parent_or_split(tmp_path: Path, below: str) -> None:
     assert len(list(LibriSpeech(path=str(tmp_path / below)).read_all())) == 6
 
 
-def test_shelf_is_searched_before_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
+def test_corpora_folder_is_searched_before_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
     librispeech_hub(hub)
     librispeech_folder(tmp_path / "b", count=4)
     monkeypatch.setenv("EMTTA_CORPORA", f"{tmp_path / 'a'}:{tmp_path / 'b'}")
@@ -115,7 +115,7 @@ def test_missing_file_fails_alone(tmp_path: Path) -> None:
     assert found[1].read().size
 
 
-def told(corpus: Corpus) -> list[tuple[str, str, str, str, int]]:
+def summaries(corpus: Corpus) -> list[tuple[str, str, str, str, int]]:
     """Return all fields of each utterance, with its length in samples."""
     return [(one.id, one.text, one.language, one.speaker, one.read().size) for one in corpus.read_all()]
 
@@ -157,9 +157,9 @@ def test_mls_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: st
         mls_folder(tmp_path, *part)
     wanted = MultilingualLibriSpeech.model_validate({"language": language, "split": split})
     texts = [marked(f"sieben kleine boote {index}", language, split) for index in range(3)]
-    assert [one[1] for one in told(wanted)] == texts
+    assert [one[1] for one in summaries(wanted)] == texts
     for below in ("", f"mls_{language}", f"mls_{language}/{split}"):
-        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == told(wanted)
+        assert summaries(wanted.model_copy(update={"path": str(tmp_path / below)})) == summaries(wanted)
 
 
 @pytest.mark.parametrize(("language", "split"), COMMON_VOICE_PARTS)
@@ -170,9 +170,9 @@ def test_common_voice_splits_are_right(tmp_path: Path, hub: Hub, language: str, 
         common_voice_folder(tmp_path, *part)
     wanted = CommonVoice.model_validate({"language": language, "split": split})
     texts = [marked(f'Ele disse: "sim" {index}.', language, split) for index in range(3)]
-    assert [one[1] for one in told(wanted)] == texts
+    assert [one[1] for one in summaries(wanted)] == texts
     for below in ("", "cv-corpus-22.0-2025-06-20", f"cv-corpus-22.0-2025-06-20/{language}"):
-        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == told(wanted)
+        assert summaries(wanted.model_copy(update={"path": str(tmp_path / below)})) == summaries(wanted)
 
 
 @pytest.mark.parametrize(("language", "split"), FLEURS_PARTS)
@@ -183,9 +183,9 @@ def test_fleurs_splits_are_right(tmp_path: Path, hub: Hub, language: str, split:
         fleurs_folder(tmp_path, *part)
     wanted = Fleurs.model_validate({"language": language, "split": split})
     texts = [marked(f"Sieben, kleine Boote {index}.", language, split) for index in range(3)]
-    assert sorted(one[1] for one in told(wanted)) == texts
+    assert sorted(one[1] for one in summaries(wanted)) == texts
     for below in ("", "fleurs", f"fleurs/data/{language}"):
-        assert told(wanted.model_copy(update={"path": str(tmp_path / below)})) == sorted(told(wanted))
+        assert summaries(wanted.model_copy(update={"path": str(tmp_path / below)})) == sorted(summaries(wanted))
     assert wanted.count() == Count(3)
 
 
@@ -194,7 +194,7 @@ def test_fleurs_splits_are_right(tmp_path: Path, hub: Hub, language: str, split:
 def test_ami_splits_are_right(hub: Hub, microphone: str, split: str, branch: str) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, AMI_PARTS, branch=branch)
-    texts = {one[1] for one in told(Ami.model_validate({"microphone": microphone, "split": split}))}
+    texts = {one[1] for one in summaries(Ami.model_validate({"microphone": microphone, "split": split}))}
     assert texts == {marked("I'VE GOTTEN MM HARDLY ANY", microphone, split)}
 
 
@@ -214,8 +214,8 @@ def test_tedlium_splits_are_right(tmp_path: Path, split: str) -> None:
 def test_mls_folder_matches_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
     mls_hub(hub)
     root = mls_folder(tmp_path, opus=opus)
-    there = told(MultilingualLibriSpeech(language="german"))
-    assert told(MultilingualLibriSpeech(language="german", path=str(root))) == there
+    there = summaries(MultilingualLibriSpeech(language="german"))
+    assert summaries(MultilingualLibriSpeech(language="german", path=str(root))) == there
     assert there[2] == ("2422_1234_000002", "sieben kleine boote 2", "de", "2422", 8_000)
     with pytest.raises(UsageError, match=r"no split 'test' of 'polish' .* choose from: dutch: test; german: test"):
         MultilingualLibriSpeech(language="polish").located()
@@ -223,15 +223,15 @@ def test_mls_folder_matches_hub(tmp_path: Path, hub: Hub, opus: bool) -> None:
 
 def test_link_named_like_archive_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = mls_folder(tmp_path / "nas")
-    shelf = tmp_path / "shelf"
-    shelf.mkdir()
+    folder = tmp_path / "corpora"
+    folder.mkdir()
     place.rename(tmp_path / "nas" / "de")
-    (shelf / place.name).symlink_to(tmp_path / "nas" / "de")
-    monkeypatch.setenv("EMTTA_CORPORA", str(shelf))
+    (folder / place.name).symlink_to(tmp_path / "nas" / "de")
+    monkeypatch.setenv("EMTTA_CORPORA", str(folder))
     found = MultilingualLibriSpeech(language="german").located()
-    assert told(found)
-    named = parse_suite(SUITE.format(f'{{ name = "mls", language = "german", path = "{shelf / place.name}" }}'))
-    assert told(parse_suite(named.to_toml()).domains[0].corpus) == told(found)
+    assert summaries(found)
+    named = parse_suite(SUITE.format(f'{{ name = "mls", language = "german", path = "{folder / place.name}" }}'))
+    assert summaries(parse_suite(named.to_toml()).domains[0].corpus) == summaries(found)
 
 
 def test_mls_has_exactly_its_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,10 +258,10 @@ def test_l2arctic_has_6_accents_of_4_speakers(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
     assert len(SPEAKERS) == 6
     assert len(set(everyone)) == 24
-    assert [one[0] for one in told(L2Arctic(accent="hindi"))] == [
+    assert [one[0] for one in summaries(L2Arctic(accent="hindi"))] == [
         f"{speaker}-arctic_a000{index}" for speaker in ("ASI", "RRBI", "SVBI", "TNI") for index in (1, 2)
     ]
-    assert told(L2Arctic(accent="arabic"))[1] == ("ABA-arctic_a0002", "The quick brown fox", "en", "ABA", 6_400)
+    assert summaries(L2Arctic(accent="arabic"))[1] == ("ABA-arctic_a0002", "The quick brown fox", "en", "ABA", 6_400)
     assert L2Arctic().count().utterances == 48
     settled = L2Arctic(accent="korean").located()
     monkeypatch.delenv("EMTTA_CORPORA")
@@ -277,10 +277,10 @@ def test_l2arctic_is_found_in_any_layout(
     monkeypatch.setenv("EMTTA_CORPORA", str(tmp_path))
     settled = L2Arctic(accent="korean").located()
     assert settled.path == str(root)
-    assert [one[3] for one in told(settled)] == [speaker for speaker in SPEAKERS["korean"] for _ in range(2)]
+    assert [one[3] for one in summaries(settled)] == [speaker for speaker in SPEAKERS["korean"] for _ in range(2)]
 
 
-def test_l2arctic_missing_is_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_l2arctic_missing_is_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EMTTA_CORPORA", raising=False)
     with pytest.raises(CorpusError, match=r"L2-ARCTIC hindi is not in any folder \(.*request it with the form at http"):
         L2Arctic(accent="hindi").located()
@@ -306,7 +306,7 @@ def test_l2arctic_can_omit_exceptions(tmp_path: Path) -> None:
     kept = L2Arctic(accent="arabic", path=str(root))
     left_out = kept.model_copy(update={"exceptions": "leave-out"})
     assert (kept.count().utterances, kept.count().notes) == (4 + 6, ())
-    assert left_out.count().utterances == len(told(left_out)) == 4
+    assert left_out.count().utterances == len(summaries(left_out)) == 4
     assert left_out.count().notes[0].startswith("recordings left out, as the paper's authors do: ABA arctic_a0158, ABA")
     assert left_out.identity() != kept.identity()
     assert sum(map(len, EXCEPTIONS.values())) == 20
@@ -347,8 +347,8 @@ def test_l2arctic_missing_text_fails_alone(tmp_path: Path) -> None:
 def test_common_voice_folder_matches_hub(tmp_path: Path, hub: Hub, card: bool) -> None:
     common_voice_hub(hub, card=card)
     common_voice_folder(tmp_path)
-    here = told(CommonVoice(language="pt", path=str(tmp_path)))
-    assert here == told(CommonVoice(language="pt"))
+    here = summaries(CommonVoice(language="pt", path=str(tmp_path)))
+    assert here == summaries(CommonVoice(language="pt"))
     assert here[1][:4] == ("common_voice_pt_1001", 'Ele disse: "sim" 1.', "pt", "abababababababab")
     with pytest.raises(CorpusError, match=r"dev\.tsv has no rows, so the split is empty"):
         CommonVoice(language="pt", split="validation", path=str(tmp_path)).count()
@@ -366,13 +366,13 @@ def test_common_voice_is_found_in_archive(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("row", "lacking"), [("abc", "path, sentence"), ("abc\tclip.mp3\ts7", "sentence"), ("abc\t\ts7\tSim.\t", "path")]
+    ("row", "missing"), [("abc", "path, sentence"), ("abc\tclip.mp3\ts7", "sentence"), ("abc\t\ts7\tSim.\t", "path")]
 )
-def test_common_voice_cut_row_is_refused(tmp_path: Path, row: str, lacking: str) -> None:
+def test_common_voice_cut_row_is_refused(tmp_path: Path, row: str, missing: str) -> None:
     table = common_voice_folder(tmp_path) / "test.tsv"
     whole = table.read_text().splitlines()
     table.write_text("\n".join([*whole[:3], row, *whole[3:]]))
-    with pytest.raises(CorpusError, match=rf"test\.tsv, line 4: it has no {lacking}, .*get the archive .* again"):
+    with pytest.raises(CorpusError, match=rf"test\.tsv, line 4: it has no {missing}, .*get the archive .* again"):
         CommonVoice(language="pt", path=str(tmp_path)).count()
 
 
@@ -395,8 +395,8 @@ def test_fleurs_cut_line_is_refused(tmp_path: Path, row: str) -> None:
 def test_fleurs_folder_matches_hub(tmp_path: Path, hub: Hub) -> None:
     commit = fleurs_hub(hub)
     fleurs_folder(tmp_path)
-    there = told(Fleurs(language="de_de"))
-    assert sorted(there) == told(Fleurs(language="de_de", path=str(tmp_path)))
+    there = summaries(Fleurs(language="de_de"))
+    assert sorted(there) == summaries(Fleurs(language="de_de", path=str(tmp_path)))
     assert there[0] == ("100000000000000002", "Sieben, kleine Boote 2.", "de", "", 8_000)
     assert Fleurs(language="de_de").located().revision == commit
     assert Fleurs(language="de_de").count().utterances == 3
@@ -412,18 +412,18 @@ def test_fleurs_without_parquet_needs_clone(tmp_path: Path, hub: Hub) -> None:
     commit = hub.commit("google/fleurs", {"fleurs.py": b"", "data/de_de/test.tsv": b"", "data/de_de/dev.tsv": b""})
     with pytest.raises(UsageError, match=r"no split 'test' of 'de_de' in Parquet; it has no Parquet at all"):
         Fleurs(language="de_de", revision=commit).located()
-    assert len(told(Fleurs(language="de_de", path=str(root), revision=commit))) == 3
+    assert len(summaries(Fleurs(language="de_de", path=str(root), revision=commit))) == 3
 
 
 def test_languages_use_whisper_codes(hub: Hub, tmp_path: Path) -> None:
     fleurs = {"cmn_hans_cn": "zh", "fil_ph": "tl", "jv_id": "jw", "nb_no": "no", "pt_br": "pt", "yue_hant_hk": "yue"}
     for language, code in fleurs.items():
         fleurs_folder(tmp_path, language)
-        assert told(Fleurs(language=language, path=str(tmp_path)))[0][2] == code
+        assert summaries(Fleurs(language=language, path=str(tmp_path)))[0][2] == code
         assert code in LANGUAGES
     for language, code in {"jv": "jw", "nb-NO": "no", "pt": "pt", "yue": "yue", "zh-CN": "zh", "zh-HK": "yue"}.items():
         common_voice_hub(hub, [(language, "test")])
-        assert told(CommonVoice(language=language))[0][2] == code
+        assert summaries(CommonVoice(language=language))[0][2] == code
         assert code in LANGUAGES
 
 
@@ -466,7 +466,7 @@ def test_ami_separates_equal_ids(hub: Hub, branch: str) -> None:
     hub.commit("edinburghcstr/ami", {"ami.py": b"raise SystemExit"})
     ami_hub(hub, branch=branch)
     name = "AMI_EN2001a_H00_MEE068_0414915_0415078"
-    assert told(Ami()) == [
+    assert summaries(Ami()) == [
         (name, "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
         (f"{name}-2", "I'VE GOTTEN MM HARDLY ANY", "en", "MEE068", 6_400),
     ]
@@ -507,17 +507,17 @@ def test_missing_value_is_empty(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "told_apart"),
+    ("ids", "unique_ids"),
     [
         (["a", "a", "a-2", "a"], ["a", "a-2", "a-2-2", "a-3"]),
         (["a-2", "a", "a", "a"], ["a-2", "a", "a-3", "a-4"]),
         (["a", "b", "a", "a"], ["a", "b", "a-2", "a-3"]),
     ],
 )
-def test_ids_are_unique(hub: Hub, ids: list[str], told_apart: list[str]) -> None:
+def test_ids_are_unique(hub: Hub, ids: list[str], unique_ids: list[str]) -> None:
     rows = [{"audio": {"bytes": sound(0.2), "path": "one.flac"}, "audio_id": one, "text": "some"} for one in ids]
     hub.commit("edinburghcstr/ami", {"a.parquet": parquet(rows)}, configs={"ihm": {"test": "a.parquet"}})
-    assert [one.id for one in Ami().read_all()] == told_apart
+    assert [one.id for one in Ami().read_all()] == unique_ids
 
 
 def test_every_field_is_documented() -> None:

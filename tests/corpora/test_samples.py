@@ -154,12 +154,12 @@ def test_plan_and_page_describe_sample(emtta: Command, suite_file: SuiteFile, tm
     librispeech_folder(tmp_path, count=12)
     domain = '[[domains]]\nname = "{}"\ngroup = "g"\ncorpus = {{ name = "librispeech", path = "LibriSpeech" }}\n'
     file = suite_file(domain.format("one") + domain.format("two"), ("source",))
-    said = "limit 5: 5 of 12 utterances, spread over 2 speakers"
+    notice = "limit 5: 5 of 12 utterances, spread over 2 speakers"
     for verb in ("run", "prepare"):
         done = emtta(verb, file, "--limit", 5, "--store", tmp_path / "store", "--dry-run")
-        assert " ".join(done.err.split()).count(said) == 1
+        assert " ".join(done.err.split()).count(notice) == 1
     store, run = Store.open(str(tmp_path / "store"), create=True), plan_run(load_suite(str(file), limit=5), "digest")
     record(run, store)
-    assert f"{said} (domains one, two)" in run.plan.remarks
+    assert f"{notice} (domains one, two)" in run.plan.remarks
     assert load_run(store, run.run_id).cells == run.cells
-    assert f"{said} (one, two)." in make_page(store, run.run_id).html
+    assert f"{notice} (one, two)." in make_page(store, run.run_id).html

@@ -10,7 +10,16 @@ import pytest
 
 from emtta_core.audio.waveform import SAMPLE_RATE
 from emtta_core.corpora.espeak import speak
-from emtta_core.corpora.synthetic import Synthetic, languages, load_grammar, split_of, voices_for_noise
+from emtta_core.corpora.synthetic import (
+    Grammar,
+    Split,
+    Synthetic,
+    languages,
+    load_grammar,
+    sentences_for_noise,
+    split_of,
+    voices_for_noise,
+)
 from emtta_core.demo.recipe import LANGUAGES, trained_voices
 from emtta_core.errors import UsageError
 from emtta_core.scoring import normalizer
@@ -126,6 +135,21 @@ def test_noise_voices_depend_on_seed() -> None:
     for one, other in zip(first, second, strict=True):
         np.testing.assert_array_equal(one, other)
     assert not np.array_equal(first[0], voices_for_noise(1, seed=6)[0])
+
+
+def test_noise_voices_speak_no_test_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each voice speaks two sentences of the training split, so no noise contains what a model must recognise."""
+    sentence, drawn = Grammar.sentence, []
+
+    def record(grammar: Grammar, rng: random.Random, split: Split) -> str:
+        drawn.append(sentence(grammar, rng, split))
+        return drawn[-1]
+
+    monkeypatch.setattr(Grammar, "sentence", record)
+    spoken = [voice.text for seed in range(50) for voice in sentences_for_noise(8, seed)]
+    assert spoken == [f"{first} {second}" for first, second in zip(drawn[::2], drawn[1::2], strict=True)]
+    assert len(spoken) == 50 * 8
+    assert {split_of(text) for text in drawn} == {"train"}
 
 
 def test_unknown_voice_is_refused() -> None:

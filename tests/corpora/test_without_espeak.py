@@ -94,6 +94,6 @@ def test_commands_work_or_name_install(tmp_path: Path) -> None:
     shipped, other, prepared_other = found
     assert shipped[0] == 0, shipped
     assert "for other sentences: pip install 'emtta[synthetic]'" in shipped[1]
-    for (code, said), expected in ((other, 1), (prepared_other, 3)):
-        assert (code, "espeak-ng is not installed" in said) == (expected, True), said
-        assert "pip install 'emtta[synthetic]'" in said
+    for (code, output), expected in ((other, 1), (prepared_other, 3)):
+        assert (code, "espeak-ng is not installed" in output) == (expected, True), output
+        assert "pip install 'emtta[synthetic]'" in output

@@ -76,14 +76,14 @@ def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, 
 
 
 def test_training_makes_loadable_whisper(tmp_path: Path) -> None:
-    said: list[str] = []
+    messages: list[str] = []
     threads = torch.get_num_threads()
-    train(tmp_path / "model", TINY, echo=said.append)
+    train(tmp_path / "model", TINY, echo=messages.append)
     assert torch.get_num_threads() == threads
     assert np.float32(1e-40) * np.float32(0.5) > 0, "small numbers are what they were before"
     model = WhisperForConditionalGeneration.from_pretrained(tmp_path / "model")
     assert model.config.max_source_positions == 125
-    assert "0 of 6 updates are done" in said[0]
+    assert "0 of 6 updates are done" in messages[0]
     assert not (tmp_path / "model" / STATE_FILE).exists()
     assert Recipe.load(tmp_path / "model") == TINY
 

@@ -66,11 +66,11 @@ def test_each_ends_once_or_at_its_limit(model: SpeechModel) -> None:
                 for row in range(made.tokens.shape[1]):
                     mask = made.mask[utterance, row]
                     length = int(mask.sum())
-                    said = made.tokens[utterance, row][:length].tolist()
+                    tokens = made.tokens[utterance, row][:length].tolist()
                     assert mask[:length].all()
                     assert 1 <= length <= limit
-                    assert said.count(end) == int(made.ended[utterance, row])
-                    assert (said[-1] == end) == bool(made.ended[utterance, row])
+                    assert tokens.count(end) == int(made.ended[utterance, row])
+                    assert (tokens[-1] == end) == bool(made.ended[utterance, row])
                     assert made.ended[utterance, row] or length == limit
                     assert (made.tokens[utterance, row][length:] == end).all()
 
@@ -79,9 +79,9 @@ def test_greedy_row_does_not_affect_others(model: SpeechModel) -> None:
     keys = torch.arange(3)
     limits = [20, 16, 18]
     for one, other in ((Sampled(keys, 6), Sampled(keys, 6)), (BeamSearch(4), BeamSearch(4))):
-        beside, greedy = grown(model, [one, Greedy()], limits)
+        together, greedy = grown(model, [one, Greedy()], limits)
         alone = grown(model, [other], limits)[0]
-        assert torch.equal(beside.tokens[..., : alone.tokens.shape[-1]], alone.tokens)
+        assert torch.equal(together.tokens[..., : alone.tokens.shape[-1]], alone.tokens)
         assert torch.equal(greedy.tokens, grown(model, [Greedy()], limits)[0].tokens)
 
 

@@ -38,7 +38,7 @@ NOT_ONE = "a text"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on Python's import path."""
     folder = tmp_path / "site"
     folder.mkdir()
@@ -49,7 +49,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_suite_names_custom_family(
-    place: Path,
+    site: Path,
     tiny_model: Path,
     emtta: Command,
     suite_file: SuiteFile,
@@ -57,7 +57,7 @@ def test_suite_names_custom_family(
     tmp_path: Path,
     prefect_server: str,
 ) -> None:
-    (place / "own_murmur.py").write_text(OUTSIDE.format(kind="whisper"))
+    (site / "own_murmur.py").write_text(OUTSIDE.format(kind="whisper"))
     path = suite_file(methods=("source",))
     path.write_text(path.read_text().replace("model = {", 'model = { family = "own_murmur:FAMILY",'))
     outcome = emtta("run", path, "--store", tmp_path / "store")
@@ -70,9 +70,9 @@ def test_suite_names_custom_family(
         assert catalogue.query("SELECT count(*) FROM utterances WHERE error IS NULL").rows == [(3,)]
 
 
-def test_installed_package_adds_kind(place: Path, tiny_model: Path, tmp_path: Path) -> None:
-    (place / "packaged_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
-    about = place / "packaged_murmur-1.0.dist-info"
+def test_installed_package_adds_kind(site: Path, tiny_model: Path, tmp_path: Path) -> None:
+    (site / "packaged_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
+    about = site / "packaged_murmur-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: packaged-murmur\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[emtta.models]\nmurmur = packaged_murmur:FAMILY\n")
@@ -82,8 +82,8 @@ def test_installed_package_adds_kind(place: Path, tiny_model: Path, tmp_path: Pa
     assert load_model(folder, device="cpu").languages == ("en",)
 
 
-def test_invalid_family_is_refused(place: Path, tiny_model: Path) -> None:
-    (place / "refused_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
+def test_invalid_family_is_refused(site: Path, tiny_model: Path) -> None:
+    (site / "refused_murmur.py").write_text(OUTSIDE.format(kind="murmur"))
     for family, words in {
         "no_such_module:FAMILY": "there is no family 'no_such_module:FAMILY'.*module:object",
         "refused_murmur:NOTHING": "there is no family 'refused_murmur:NOTHING'",

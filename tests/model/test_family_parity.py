@@ -67,9 +67,9 @@ class Pair:
         ]
 
     def encoded(self) -> tuple[forward.Norms, torch.Tensor, torch.Tensor | None]:
-        heard = self.ours.front_end(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
+        inputs = self.ours.front_end(self.waveforms, device=self.ours.device, dtype=self.ours.dtype)
         norms = split(self.ours.weights, source_parameters(self.ours.weights, len(self.waveforms)))
-        return norms, forward.encode(self.ours.weights, norms.encoder, heard.rows, heard.audible), heard.audible
+        return norms, forward.encode(self.ours.weights, norms.encoder, inputs.rows, inputs.audible), inputs.audible
 
     def prompt(self) -> torch.Tensor:
         return self.ours.prompt.rows(["en"] * len(SECONDS), self.ours.device)
@@ -102,36 +102,37 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def heard(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def speech2text(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("speech2text"), "speech_to_text")
 
 
 @pytest.fixture(scope="module")
-def shining(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def moonshine(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(tmp_path_factory.mktemp("moonshine"), "moonshine")
 
 
-def test_speech2text_loads_as_configured(heard: Pair) -> None:
-    assert heard.ours.sample_rate == 16_000
-    assert heard.ours.languages == ("en",)
-    assert heard.ours.max_seconds == pytest.approx(4.0, abs=0.02)
-    assert heard.ours.size == heard.theirs.num_parameters() + heard.ours.front_end.table.numel() + (
-        heard.ours.weights.decoder_positions.numel() + heard.ours.weights.embedding.numel()  # the embedding, scaled
+def test_speech2text_loads_as_configured(speech2text: Pair) -> None:
+    assert speech2text.ours.sample_rate == 16_000
+    assert speech2text.ours.languages == ("en",)
+    assert speech2text.ours.max_seconds == pytest.approx(4.0, abs=0.02)
+    assert speech2text.ours.size == speech2text.theirs.num_parameters() + speech2text.ours.front_end.table.numel() + (
+        speech2text.ours.weights.decoder_positions.numel()
+        + speech2text.ours.weights.embedding.numel()  # the embedding, scaled
     )
-    assert load_model(heard.folder, device="cpu").digest == heard.ours.digest
+    assert load_model(speech2text.folder, device="cpu").digest == speech2text.ours.digest
 
 
-def test_moonshine_loads_as_configured(shining: Pair) -> None:
-    model = shining.ours
+def test_moonshine_loads_as_configured(moonshine: Pair) -> None:
+    model = moonshine.ours
     assert (model.sample_rate, model.languages) == (16_000, ())
     assert model.max_seconds == pytest.approx(97 / 6.5, abs=1e-3)
     assert model.policy.max_tokens(60.0, "de", model.prompt.length) == 95
-    longest = shining.theirs.model.encoder(torch.zeros(1, model.front_end.longest)).last_hidden_state
+    longest = moonshine.theirs.model.encoder(torch.zeros(1, model.front_end.longest)).last_hidden_state
     assert model.front_end.positions == longest.shape[1]
-    assert model.size == shining.theirs.num_parameters() + model.weights.frequencies.numel()
-    adapted = [name for name, _ in shining.theirs.named_parameters() if "norm" in name and "groupnorm" not in name]
+    assert model.size == moonshine.theirs.num_parameters() + model.weights.frequencies.numel()
+    adapted = [name for name, _ in moonshine.theirs.named_parameters() if "norm" in name and "groupnorm" not in name]
     assert len(parameter_names(model.weights)) == len(adapted) == model.weights.norms.flatten(0, 1).shape[0]
-    assert load_model(shining.folder, device="cpu").digest == model.digest
+    assert load_model(moonshine.folder, device="cpu").digest == model.digest
 
 
 def test_encoder_matches_transformers(pair: Pair) -> None:
@@ -164,17 +165,17 @@ def test_forced_logits_match_transformers(pair: Pair) -> None:
 
 def test_greedy_matches_generate(pair: Pair) -> None:
     made = pair.generate(Greedy(), 20)
-    assert said(made) == pair.theirs_generate(20)
+    assert token_lists(made) == pair.theirs_generate(20)
     assert made.ended.any()
 
 
 @pytest.mark.parametrize("beams", [2, 5])
 def test_beams_match_generate(pair: Pair, beams: int) -> None:
     made = pair.generate(BeamSearch(beams), 14)
-    assert said(made) == pair.theirs_generate(14, num_beams=beams, num_return_sequences=beams)
+    assert token_lists(made) == pair.theirs_generate(14, num_beams=beams, num_return_sequences=beams)
 
 
-def said(made: Hypotheses) -> list[list[list[int]]]:
+def token_lists(made: Hypotheses) -> list[list[list[int]]]:
     return [
         [tokens[mask].tolist() for tokens, mask in zip(*rows, strict=True)]
         for rows in zip(made.tokens, made.mask, strict=True)
@@ -187,16 +188,16 @@ def quick(*names: str) -> list[object]:
 
 
 @pytest.mark.parametrize("method", quick("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b+mbr"))
-def test_batched_methods_match_single(heard: Pair, method: str) -> None:
-    assert_alone_alike(heard, method)
+def test_batched_methods_match_single(speech2text: Pair, method: str) -> None:
+    assert_same_alone(speech2text, method)
 
 
 @pytest.mark.parametrize("method", quick("source", "em-tok", "em-tok-b"))
-def test_moonshine_batch_changes_nothing(shining: Pair, method: str) -> None:
-    assert_alone_alike(shining, method)
+def test_moonshine_batch_changes_nothing(moonshine: Pair, method: str) -> None:
+    assert_same_alone(moonshine, method)
 
 
-def assert_alone_alike(pair: Pair, method: str) -> None:
+def assert_same_alone(pair: Pair, method: str) -> None:
     adapter = Adapter(pair.ours, method, steps=2, candidates=3, learning_rate=3e-3, batch_size=4)
     names = [f"u{index}" for index in range(len(SECONDS))]
     together = adapter.transcribe(pair.waveforms, utterance_ids=names)
@@ -209,7 +210,7 @@ def assert_alone_alike(pair: Pair, method: str) -> None:
     assert (max(moved) > 1e-5) == (METHODS[method].candidates != "none")
 
 
-@pytest.mark.parametrize(("kind", "seconds", "least"), [("heard", 4.2, 560), ("shining", 15.0, 895)])
+@pytest.mark.parametrize(("kind", "seconds", "least"), [("speech2text", 4.2, 560), ("moonshine", 15.0, 895)])
 def test_window_limits_waveforms(request: pytest.FixtureRequest, kind: str, seconds: float, least: int) -> None:
     model = request.getfixturevalue(kind).ours
     shortest = sounds([1.0])[0][:least]
@@ -219,22 +220,23 @@ def test_window_limits_waveforms(request: pytest.FixtureRequest, kind: str, seco
     assert fits.error is None
 
 
-def test_unsupported_options_are_refused(tmp_path: Path, heard: Pair) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, speech2text: Pair) -> None:
     with pytest.raises(ModelError, match="returns 40 mel bins but its encoder takes 80"):
         load_model(make_speech2text(tmp_path / "bins", mel_bins=40), device="cpu")
     with pytest.raises(ModelError, match=r"dither 1\.0"):
         load_model(make_speech2text(tmp_path / "dither", dither=1.0), device="cpu")
     with pytest.raises(UsageError, match="unknown language 'de'"):
-        Adapter(heard.ours, "source").transcribe(heard.waveforms, language="de")
+        Adapter(speech2text.ours, "source").transcribe(speech2text.waveforms, language="de")
 
 
-def test_moonshine_ignores_language(shining: Pair) -> None:
+def test_moonshine_ignores_language(moonshine: Pair) -> None:
     english, german = (
-        Adapter(shining.ours, "source").transcribe(shining.waveforms, language=language) for language in ("en", "de")
+        Adapter(moonshine.ours, "source").transcribe(moonshine.waveforms, language=language)
+        for language in ("en", "de")
     )
     assert [result.hypothesis for result in english] == [result.hypothesis for result in german]
     with pytest.raises(UsageError, match=r"has no language tokens, so there is none to detect; .*'corpus'"):
-        shining.ours.prompt.common()
+        moonshine.ours.prompt.common()
 
 
 @pytest.mark.parametrize(
@@ -251,39 +253,41 @@ def test_moonshine_ignores_language(shining: Pair) -> None:
         ({"head_dim": 6}, r"head_dim is 6 .* hidden_size \(32\) / 4, if even"),
     ],
 )
-def test_unsupported_moonshine_is_refused(shining: Pair, changes: dict[str, Any], words: str) -> None:
-    settings = MoonshineConfig.from_pretrained(shining.folder).to_dict() | changes
+def test_unsupported_moonshine_is_refused(moonshine: Pair, changes: dict[str, Any], words: str) -> None:
+    settings = MoonshineConfig.from_pretrained(moonshine.folder).to_dict() | changes
     network = MoonshineForConditionalGeneration(MoonshineConfig.from_dict(settings)).eval()
     with pytest.raises(ModelError, match=f"model 'mine': {words}; set family = \"transformers\""):
-        from_transformers(network, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
-    sound = torch.from_numpy(shining.waveforms[0])[None]
+        from_transformers(network, moonshine.extractor, moonshine.ours.tokenizer, name="mine", device="cpu")
+    sound = torch.from_numpy(moonshine.waveforms[0])[None]
     assert network(sound, decoder_input_ids=torch.tensor([[1]])).logits.isfinite().all()  # transformers accepts it
 
 
-def test_invalid_moonshine_parts_are_refused(shining: Pair, tmp_path: Path) -> None:
-    config = MoonshineConfig.from_pretrained(shining.folder, encoder_num_key_value_heads=2)
+def test_invalid_moonshine_parts_are_refused(moonshine: Pair, tmp_path: Path) -> None:
+    config = MoonshineConfig.from_pretrained(moonshine.folder, encoder_num_key_value_heads=2)
     grouped = MoonshineForConditionalGeneration(config)
     with pytest.raises(ModelError, match=r"keys and values have 2 heads and its queries 4 .*transformers"):
-        from_transformers(grouped, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+        from_transformers(grouped, moonshine.extractor, moonshine.ours.tokenizer, name="mine", device="cpu")
     with pytest.raises(RuntimeError):  # transformers fails too
-        grouped(torch.from_numpy(shining.waveforms[0])[None], decoder_input_ids=torch.tensor([[1]]))
-    small = MoonshineForConditionalGeneration(MoonshineConfig.from_pretrained(shining.folder, vocab_size=100))
+        grouped(torch.from_numpy(moonshine.waveforms[0])[None], decoder_input_ids=torch.tensor([[1]]))
+    small = MoonshineForConditionalGeneration(MoonshineConfig.from_pretrained(moonshine.folder, vocab_size=100))
     with pytest.raises(ModelError, match=r"its tokenizer has 320 tokens, but its decoder 100"):
-        from_transformers(small, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
-    shining_still = MoonshineForConditionalGeneration.from_pretrained(shining.folder)
-    shining_still.generation_config.decoder_start_token_id = shining_still.generation_config.bos_token_id = None
+        from_transformers(small, moonshine.extractor, moonshine.ours.tokenizer, name="mine", device="cpu")
+    unset = MoonshineForConditionalGeneration.from_pretrained(moonshine.folder)
+    unset.generation_config.decoder_start_token_id = unset.generation_config.bos_token_id = None
     with pytest.raises(ModelError, match=r"no token that a transcript begins with; set decoder_start_token_id in"):
-        from_transformers(shining_still, shining.extractor, shining.ours.tokenizer, name="mine", device="cpu")
+        from_transformers(unset, moonshine.extractor, moonshine.ours.tokenizer, name="mine", device="cpu")
 
 
-def test_moonshine_follows_generation_config(shining: Pair) -> None:
-    network = MoonshineForConditionalGeneration.from_pretrained(shining.folder).eval()
+def test_moonshine_follows_generation_config(moonshine: Pair) -> None:
+    network = MoonshineForConditionalGeneration.from_pretrained(moonshine.folder).eval()
     network.generation_config.update(decoder_start_token_id=7, eos_token_id=211, suppress_tokens=[65, 25])
     loud = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
-    model = from_transformers(network, loud, shining.ours.tokenizer, name="mine", device="cpu")
+    model = from_transformers(network, loud, moonshine.ours.tokenizer, name="mine", device="cpu")
     assert (model.prompt.rows(["fr"], model.device).tolist(), model.policy.end) == ([[7]], 211)
-    assert model.digest != shining.ours.digest
-    for waveform, result in zip(shining.waveforms, Adapter(model, "source").transcribe(shining.waveforms), strict=True):
+    assert model.digest != moonshine.ours.digest
+    for waveform, result in zip(
+        moonshine.waveforms, Adapter(model, "source").transcribe(moonshine.waveforms), strict=True
+    ):
         inputs = loud(waveform, sampling_rate=16_000, return_tensors="pt")
         limit = model.max_tokens(len(waveform), "en")
         tokens = network.generate(**inputs, max_new_tokens=limit)[0, 1:]
@@ -298,10 +302,21 @@ def test_translation_model_is_refused(tmp_path: Path) -> None:
         load_model(folder, device="cpu")
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-4), ("bf16", 0.05)])
-def test_precisions_agree(pair: Pair, precision: str, tolerance: float) -> None:
+@pytest.mark.parametrize(("precision", "before", "after"), [("float64", 1e-4, 1e-4), ("bf16", 0.05, 0.1)])
+def test_precisions_agree(pair: Pair, precision: str, before: float, after: float) -> None:
+    """The entropies agree before and after a step, to the given tolerances; in double precision, the step as well.
+
+    Against single precision, double precision changes the entropies by at most 2e-7 and the step by at most 5e-6, while
+    the step changes the entropies by at least 1e-3. In bf16, beam search finds other candidates in these random models,
+    so the steps differ; the entropies differ by at most 0.04 before and 0.07 after.
+    """
     other: SpeechModel = load_model(pair.folder, device="cpu", precision=precision)
     (one,), (same,) = (
         Adapter(model, "em-tok-b", steps=1, candidates=2).transcribe(pair.waveforms[:1]) for model in (pair.ours, other)
     )
-    assert math.isclose(one.entropy_before, same.entropy_before, rel_tol=tolerance)
+    assert math.isclose(one.entropy_before, same.entropy_before, rel_tol=before)
+    assert math.isclose(one.entropy_after, same.entropy_after, rel_tol=after)
+    assert (one.updates, same.updates) == (1, 1)
+    if precision == "float64":
+        for name in ("loss", "gradient_norm"):
+            assert getattr(one.trace[0], name) == pytest.approx(getattr(same.trace[0], name), rel=after)

@@ -87,17 +87,17 @@ def test_branch_moves_but_commit_stays(hub: Hub, tiny_model: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "lacking", [["preprocessor_config.json"], ["merges.txt", "tokenizer.json", "vocab.json"]], ids=["features", "text"]
+    "missing", [["preprocessor_config.json"], ["merges.txt", "tokenizer.json", "vocab.json"]], ids=["features", "text"]
 )
-def test_partial_download_is_completed(hub: Hub, tiny_model: Path, lacking: list[str]) -> None:
+def test_partial_download_is_completed(hub: Hub, tiny_model: Path, missing: list[str]) -> None:
     commit = publish(hub, tiny_model)
     for name in files_of(tiny_model):
-        if name not in lacking:
+        if name not in missing:
             huggingface_hub.hf_hub_download(NAME, name, revision=commit, endpoint=hub.url)
     assert model_hub.folder_of_commit(NAME, commit) is None
     hub.asked.clear()
     assert load_model(NAME, device="cpu", revision=commit).digest == load_model(tiny_model, device="cpu").digest
-    assert fetched(hub) == lacking
+    assert fetched(hub) == missing
     assert model_hub.is_cached(NAME, commit)
 
 
@@ -140,10 +140,10 @@ def test_offline_generation_config_is_optional(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, multilingual: bool
 ) -> None:
     folder = make_checkpoint(tmp_path / "model", multilingual=multilingual)
-    said = json.loads((folder / "generation_config.json").read_text())
+    settings = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").unlink()
     bare = files_of(folder)
-    lists = {name: said[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
+    lists = {name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
     listed = bare | {"config.json": json.dumps(json.loads(bare["config.json"]) | lists).encode()}
     commits = {kind: hub.commit(NAME, files, model=True) for kind, files in (("listed", listed), ("bare", bare))}
     digest = load_model(NAME, revision=commits["listed"], device="cpu").digest
@@ -191,7 +191,7 @@ def test_pickle_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
     assert fetched(hub) == []
 
 
-def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path, tmp_path: Path) -> None:
+def test_low_disk_is_refused_before_fetch(hub: Hub, tiny_model: Path) -> None:
     publish(hub, tiny_model, declared={"model.safetensors": 10**15})
     with pytest.raises(ModelError, match=r"takes 1000000\.00 GB, but only .* GB are free.*HF_HUB_CACHE"):
         load_model(NAME, device="cpu")
@@ -224,10 +224,10 @@ def test_dry_run_fetches_nothing(
     path = use(suite_file(methods=("source",)), tiny_model)
     outcome = emtta("run", path, "--store", tmp_path / "store", "--dry-run")
     assert outcome.code == 0, outcome.err
-    said = " ".join(outcome.err.split())
-    assert "licence apache-2.0" in said
-    assert "a dry run does not fetch it" in said
-    assert "would do 1 of 1 cell" in said
+    output = " ".join(outcome.err.split())
+    assert "licence apache-2.0" in output
+    assert "a dry run does not fetch it" in output
+    assert "would do 1 of 1 cell" in output
     assert fetched(hub) == []
     assert not (tmp_path / "store").exists()
 
@@ -260,11 +260,11 @@ def test_terminal_shows_download_progress(
     environment.pop("HF_HUB_DISABLE_PROGRESS_BARS", None)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=environment) as process:
         os.close(theirs)
-        said = b""
-        while not re.search(rb"model\.safetensors: .*100%", said):
+        output = b""
+        while not re.search(rb"model\.safetensors: .*100%", output):
             more = _read(ours)
-            assert more, said.decode()
-            said += more
+            assert more, output.decode()
+            output += more
         process.kill()  # the rest of the command takes ten seconds and does not matter here
 
 
@@ -291,8 +291,8 @@ def test_run_records_fetched_commit(
     outcome = emtta("run", path, "--store", tmp_path / "store")
     assert outcome.code == 0, outcome.err
     size = sum(len(content) for name, content in files_of(tiny_model).items()) / 1e6
-    said = " ".join(outcome.err.split())
-    assert f"model {NAME} at commit {commit[:12]}, licence apache-2.0: {size:,.1f} MB to fetch" in said
+    output = " ".join(outcome.err.split())
+    assert f"model {NAME} at commit {commit[:12]}, licence apache-2.0: {size:,.1f} MB to fetch" in output
     ((run_id, row),) = Store.open(tmp_path / "store").runs().items()
     recorded = parse_suite(row.suite_toml).model
     assert (recorded.name, recorded.revision) == (NAME, commit)

@@ -71,8 +71,8 @@ def test_saved_data_set_pointer_is_named(pointer: bytes, system: str, tmp_path: 
 
 def test_repository_shows_fetch_command(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
-    told = str(pointer_in(LFS, tmp_path / "some folder" / "model.safetensors"))
-    assert told.endswith(f"fetch it with: git -C '{tmp_path}/some folder' lfs pull")
+    message = str(pointer_in(LFS, tmp_path / "some folder" / "model.safetensors"))
+    assert message.endswith(f"fetch it with: git -C '{tmp_path}/some folder' lfs pull")
 
 
 def test_text_about_pointers_is_not_one() -> None:

@@ -79,9 +79,9 @@ def candidates(model: SpeechModel) -> list[Hypotheses]:
 
 def test_prompt_omits_timestamps(model: SpeechModel) -> None:
     rows = model.prompt.rows(["fr", "en"], model.device).tolist()
-    said = [model.tokenizer.convert_ids_to_tokens(row) for row in rows]
-    assert said[0] == ["<|startoftranscript|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]
-    assert said[1] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    prompts = [model.tokenizer.convert_ids_to_tokens(row) for row in rows]
+    assert prompts[0] == ["<|startoftranscript|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert prompts[1] == ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
     assert set(model.languages) == set(LANGUAGES)
 
 

@@ -58,14 +58,14 @@ def test_layout_is_read_and_adapted(name: str, tmp_path: Path) -> None:
         tokens = GenerationMixin.generate(
             theirs, features.input_features, decoder_input_ids=prompt, max_new_tokens=limit, do_sample=False
         )
-    said = model.tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
-    assert adapted.source_hypothesis == said
-    assert said
+    expected = model.tokenizer.decode(tokens[0], skip_special_tokens=True).strip()
+    assert adapted.source_hypothesis == expected
+    assert expected
 
     # As in older fine-tuned models: config.json has the lists; the rest comes from the tokenizer and its size.
-    said = json.loads((folder / "generation_config.json").read_text())
+    settings = json.loads((folder / "generation_config.json").read_text())
     (folder / "generation_config.json").unlink()
-    lists = {name: said[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
+    lists = {name: settings[name] for name in ("suppress_tokens", "begin_suppress_tokens")}
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | lists))
     assert load_model(folder, device="cpu").digest == model.digest

@@ -30,9 +30,9 @@ METHODS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("kinds")
-    made = {kind: make(place / kind) for kind, make in KINDS.items()}
-    return made | {"speech_to_text": make_speech2text(place / "speech_to_text")}
+    folder = tmp_path_factory.mktemp("kinds")
+    made = {kind: make(folder / kind) for kind, make in KINDS.items()}
+    return made | {"speech_to_text": make_speech2text(folder / "speech_to_text")}
 
 
 def loaded(folder: Path, **options: str) -> TransformersModel:
@@ -67,8 +67,8 @@ def test_greedy_text_matches_generate(folders: dict[str, Path], kind: str) -> No
     (result,) = Adapter(model, "source").transcribe([waveform])
     inputs = model.front_end(waveform, device=model.device, dtype=model.dtype)
     begin = inputs["input_ids"].shape[1] if kind == "qwen2_audio" else 0
-    said = model.network.generate(**inputs, max_new_tokens=model.max_tokens(len(waveform), "en"))[0, begin:]
-    assert result.hypothesis == model.tokenizer.decode(said, skip_special_tokens=True).strip()
+    tokens = model.network.generate(**inputs, max_new_tokens=model.max_tokens(len(waveform), "en"))[0, begin:]
+    assert result.hypothesis == model.tokenizer.decode(tokens, skip_special_tokens=True).strip()
     assert result.hypothesis
 
 
@@ -123,12 +123,12 @@ def test_run_evaluates_kind(
         path.write_text(suite.replace("model = {", 'model = { family = "transformers",'))
         assert model_path(emtta, path).startswith("moonshine: generic: transformers' own code, one utterance at a time")
     path.write_text(suite)
-    said = {
+    descriptions = {
         "moonshine": "fast: utterances side by side",
         "qwen2_audio": "generic, a decoder with audio input",
         "wav2vec2": "CTC",
     }
-    assert model_path(emtta, path).startswith(f"{kind}: {said[kind]}")
+    assert model_path(emtta, path).startswith(f"{kind}: {descriptions[kind]}")
     outcome = emtta("run", path, "--store", tmp_path / "store")
     assert outcome.code == 0, outcome.err
     with Catalogue(Store.open(tmp_path / "store")) as catalogue:
@@ -152,7 +152,7 @@ def test_unsupported_request_is_refused(
     path = suite_file()
     suite = path.read_text()
     moonshine = f'"{folders["moonshine"]}", family = "transformers"'
-    for model, said in (
+    for model, message in (
         (f'"{folders["wav2vec2"]}"', "possible are source"),
         (f'{moonshine}, language = "detect"', "languages are not detected"),
         (f'{moonshine} }}\nstream = {{ reset = "never"', "streams are not supported"),
@@ -161,7 +161,7 @@ def test_unsupported_request_is_refused(
         for verb in (("run", path, "--store", tmp_path / "store"), ("doctor", path)):
             outcome = emtta(*verb)
             assert outcome.code != 0
-            assert said in " ".join((outcome.out + outcome.err).split())
+            assert message in " ".join((outcome.out + outcome.err).split())
 
 
 def test_model_without_norms_is_named(folders: dict[str, Path]) -> None:
@@ -232,8 +232,8 @@ def test_finetuned_model_loads(folders: dict[str, Path], tmp_path: Path) -> None
         assert len(model.policy.bias) == len(tokenizer)
         (result,) = Adapter(model, "source").transcribe([waveform])
         limit = model.max_tokens(len(waveform), "en")
-        said = theirs.generate(torch.from_numpy(waveform)[None], max_new_tokens=limit)[0]
-        assert result.hypothesis == tokenizer.decode(said, skip_special_tokens=True).strip()
+        tokens = theirs.generate(torch.from_numpy(waveform)[None], max_new_tokens=limit)[0]
+        assert result.hypothesis == tokenizer.decode(tokens, skip_special_tokens=True).strip()
         assert result.hypothesis
 
 

@@ -67,13 +67,13 @@ def test_empty_transcript_is_unscored(suite_file: SuiteFile, speech: Speech, tmp
     assert isinstance(finished, CellFinished)
     assert (finished.utterances, finished.errors) == (4, 1)
     with Catalogue(bench.store) as catalogue:
-        of_it = "WHERE utterance_id = 'hm'"
-        ((heard,),) = catalogue.query(f"SELECT hypothesis FROM raw.hypotheses {of_it}").rows
-        ((error, words),) = catalogue.query(f"SELECT error, words FROM raw.scores {of_it}").rows
-        ((shown,),) = catalogue.query(f"SELECT error FROM utterances {of_it}").rows
+        where = "WHERE utterance_id = 'hm'"
+        ((hypothesis,),) = catalogue.query(f"SELECT hypothesis FROM raw.hypotheses {where}").rows
+        ((error, words),) = catalogue.query(f"SELECT error, words FROM raw.scores {where}").rows
+        ((shown,),) = catalogue.query(f"SELECT error FROM utterances {where}").rows
     assert "the transcript '... hmm' has no words left after normalization by whisper-english" in error
     assert (shown, words) == (error, None)
-    assert heard is not None, "another scorer may score what this one cannot"
+    assert hypothesis is not None, "another scorer may score what this one cannot"
 
 
 def test_every_update_has_step(bench: Bench) -> None:
@@ -91,7 +91,7 @@ def test_every_update_has_step(bench: Bench) -> None:
     assert errors[-1] == last
 
 
-def test_resumed_cell_has_same_result(bench: Bench, suite_file: SuiteFile, tmp_path: Path) -> None:
+def test_resumed_cell_has_same_result(bench: Bench, tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         bench.evaluate("em-tok", stop_after=1)
     first = dict(bench.done)

@@ -57,7 +57,6 @@ def test_run_continues_without_corpus(
     hub: Hub,
     suite_file: SuiteFile,
     emtta: Command,
-    monkeypatch: pytest.MonkeyPatch,
     prefect_server: str,
 ) -> None:
     commit = librispeech_hub(hub)
@@ -181,8 +180,8 @@ def test_resumed_run_includes_late_corpus(
     gone_on = emtta(*words, "--store", store)
     assert gone_on.code == 0, gone_on.err
     assert f"run {run_id}: 1 cell to do, 3 utterances" in gone_on.err
-    planned_anew = "domain late is planned again with its current audio and transcripts"
-    assert (planned_anew in gone_on.err) == (again == "rerun")
+    planned_again = "domain late is planned again with its current audio and transcripts"
+    assert (planned_again in gone_on.err) == (again == "rerun")
     query = "select domain, state, planned, done, attempts from cells order by domain"
     assert emtta("sql", query, "--store", store, "--format", "csv").out.split()[1:] == [
         "here,complete,2,2,1",

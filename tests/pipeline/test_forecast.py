@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.pipeline.plan import Cell
 from emtta_core.pipeline.state import forecast
@@ -36,7 +36,7 @@ def ran(store: Store, run_id: str, suite: Suite, seconds: Mapping[tuple[str, str
     for (domain, method), each in seconds.items():
         key = CellKey(run_id, domain, method)
         store.begin_attempt(key)
-        write_shard(store, key, {"u": [heard(1)], "v": [heard(0)]}, seconds=each)
+        write_shard(store, key, {"u": [with_errors(1)], "v": [with_errors(0)]}, seconds=each)
         end_attempt(store, key, group="g")
 
 

@@ -24,7 +24,7 @@ def model(tiny_model: Path) -> SpeechModel:
     return load_model(tiny_model, device="cpu")
 
 
-def heard(pieces: Sequence[np.ndarray], ids: Sequence[str], model: SpeechModel) -> list[AdaptationResult]:
+def transcribed(pieces: Sequence[np.ndarray], ids: Sequence[str], model: SpeechModel) -> list[AdaptationResult]:
     adapter = Adapter(model, method="em-tok", steps=1, candidates=2, batch_size=2)
     return adapter.transcribe(pieces, utterance_ids=ids)
 
@@ -49,10 +49,10 @@ def test_windows_are_joined(model: SpeechModel) -> None:
     joined, windows = result(found["long"]), found["long"].windows
     # FLAC stores 16 bits, so the result is compared with that of the decoded audio.
     decoded = np.concatenate([window.window.waveform for window in windows])
-    places = windows_of(decoded, 4 * RATE)
-    assert [window.window.begin for window in windows] == [place.start for place in places]
-    assert 2.6 < places[0].stop / RATE < 3.6
-    alone = heard([decoded[place] for place in places], ["long\0001", "long\0002"], model)
+    slices = windows_of(decoded, 4 * RATE)
+    assert [window.window.begin for window in windows] == [part.start for part in slices]
+    assert 2.6 < slices[0].stop / RATE < 3.6
+    alone = transcribed([decoded[part] for part in slices], ["long\0001", "long\0002"], model)
     assert joined.hypothesis == " ".join(part.hypothesis for part in alone)
     assert joined.source_hypothesis == " ".join(part.source_hypothesis for part in alone)
     assert joined.tokens == sum(part.tokens or 0 for part in alone)

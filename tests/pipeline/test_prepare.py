@@ -113,11 +113,11 @@ def test_empty_transcript_file_is_named(suite_file: SuiteFile, speech: Speech, s
 
 
 def test_published_blank_text_is_error(suite_file: SuiteFile, store: Store, hub: Hub) -> None:
-    said, *others = librispeech_rows(3)
-    librispeech_hub(hub, [said | {"text": None}, *others])
+    blank, *others = librispeech_rows(3)
+    librispeech_hub(hub, [blank | {"text": None}, *others])
     found = rows(prepared(suite_file(CLEAN.replace('"folder", path = "speech"', '"librispeech"')), store), store)
-    assert [name for name, row in found.items() if row.error is not None] == [said["id"]]
-    assert str(found[said["id"]].error).startswith("its transcript is empty")
+    assert [name for name, row in found.items() if row.error is not None] == [blank["id"]]
+    assert str(found[blank["id"]].error).startswith("its transcript is empty")
 
 
 def test_noise_on_silence_is_error(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

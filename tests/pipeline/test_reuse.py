@@ -1,5 +1,7 @@
 """No work is repeated: a run reuses the results of the same work in other runs of its store, down to the utterance."""
 
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +31,13 @@ def tmp_path(stage: Stage) -> Path:
 @pytest.fixture
 def store(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, stage: Stage) -> Path:
     """A store with the complete run `first`, whose only method is source."""
-    place, path = tmp_path / "store", suite_file(methods=("source",))
+    location, path = tmp_path / "store", suite_file(methods=("source",))
 
     def make() -> None:
-        assert emtta("run", path, "--run-id", "first", "--store", place).code == 0
+        assert emtta("run", path, "--run-id", "first", "--store", location).code == 0
 
     stage.restore(make)
-    return place
+    return location
 
 
 def evaluated(path: Path, store: Path, method: str = "source", limit: int | None = None) -> None:
@@ -45,9 +47,9 @@ def evaluated(path: Path, store: Path, method: str = "source", limit: int | None
 
 def reusing(path: Path, store: Store, run_id: str) -> None:
     """Record a run, and link the whole cells that it reuses, as a flow does first."""
-    begun = plan_run(load_suite(str(path)), load_run(store, "first").plan.model_digest, run_id)
-    record(begun, store)
-    reuse = Reuse(store, begun, begun.cells)
+    planned = plan_run(load_suite(str(path)), load_run(store, "first").plan.model_digest, run_id)
+    record(planned, store)
+    reuse = Reuse(store, planned, planned.cells)
     reuse.link(reuse.of_cells())
 
 
@@ -75,8 +77,8 @@ def test_added_method_runs_only_its_cells(emtta: Command, suite_file: SuiteFile,
     assert (attempts(store, "second", "source"), attempts(store, "second", "em-tok-b")) == ([], [(3, 0)])
     assert "3 reused" in emtta("status", "second", "--store", store).out
     for report in ("coverage", "leaderboard"):
-        told = emtta("report", report, "--run", "second", "--store", store)
-        assert "Results of other runs that did the same work are reused: 3 of first" in told.err
+        shown = emtta("report", report, "--run", "second", "--store", store)
+        assert "Results of other runs that did the same work are reused: 3 of first" in shown.err
     made, taken = (
         rows(store, f"SELECT {RESULT} FROM utterances WHERE run_id = '{run}' AND method = 'source' ORDER BY ALL")
         for run in ("first", "second")
@@ -96,13 +98,13 @@ def test_fully_reused_run_is_complete(emtta: Command, suite_file: SuiteFile, sto
 
 
 def test_raised_limit_runs_only_new(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
-    place, path = tmp_path / "store", suite_file(methods=("source",))
-    evaluated(path, place, limit=2)
-    dry = emtta("run", path, "--run-id", "three", "--store", place, "--dry-run")
+    location, path = tmp_path / "store", suite_file(methods=("source",))
+    evaluated(path, location, limit=2)
+    dry = emtta("run", path, "--run-id", "three", "--store", location, "--dry-run")
     assert "with the same audio are reused; this is known once it is prepared" in dry.err
-    assert emtta("run", path, "--run-id", "three", "--store", place).code == 0
-    assert attempts(place, "three", "source") == [(1, 2)]
-    assert reused(place, "three") == {"source": 2}
+    assert emtta("run", path, "--run-id", "three", "--store", location).code == 0
+    assert attempts(location, "three", "source") == [(1, 2)]
+    assert reused(location, "three") == {"source": 2}
 
 
 def test_only_changed_utterances_run(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
@@ -115,9 +117,7 @@ def test_only_changed_utterances_run(emtta: Command, suite_file: SuiteFile, spee
     assert rows(store, references) == [("seven big boats",)]
 
 
-def test_reused_rows_show_added_column(
-    emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path, tmp_path: Path
-) -> None:
+def test_reused_rows_show_added_column(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
     manifest = speech.path / "manifest.csv"
     head, *lines = manifest.read_text().splitlines()
     labelled = [
@@ -134,11 +134,11 @@ def test_reused_rows_show_added_column(
     shown = {run_id: rows(store, query.format(run_id)) for run_id in ("first", "second", "third")}
     labels = [("north",), ("south",), (None,)]
     assert shown == {"first": [(None,)] * 3} | dict.fromkeys(("second", "third"), labels)
-    assert emtta("run", path, "--run-id", "anew", "--store", store, "--no-reuse").code == 0
-    compact(Store.open(store), "anew")
-    assert rows(store, query.format("anew")) == shown["second"]
+    assert emtta("run", path, "--run-id", "fresh", "--store", store, "--no-reuse").code == 0
+    compact(Store.open(store), "fresh")
+    assert rows(store, query.format("fresh")) == shown["second"]
     assert ("south",) in rows(store, "SELECT metadata ->> 'accent' FROM prepared")
-    sliced = emtta("sql", query.format("anew"), "--store", store, "--format", "csv")
+    sliced = emtta("sql", query.format("fresh"), "--store", store, "--format", "csv")
     assert "north" in sliced.out, sliced.err
 
 
@@ -174,30 +174,30 @@ def test_only_same_work_is_reused(suite_file: SuiteFile, store: Path, old: str, 
 
 
 def test_poorer_trace_is_not_reused(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
-    place, path = tmp_path / "store", suite_file(methods=("source",))
+    location, path = tmp_path / "store", suite_file(methods=("source",))
     full = path.read_text()
     path.write_text(full.replace("batch_size = 2", 'batch_size = 2, trace = "none"'))
-    evaluated(path, place)
+    evaluated(path, location)
     path.write_text(full)
-    assert emtta("run", path, "--run-id", "full", "--store", place).code == 0
-    assert attempts(place, "full", "source") == [(3, 0)]
+    assert emtta("run", path, "--run-id", "full", "--store", location).code == 0
+    assert attempts(location, "full", "source") == [(3, 0)]
 
 
 def test_errors_are_not_reused(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("silent", 0.0 * tone(0.5), "nothing")
-    place, path = tmp_path / "store", suite_file(methods=("source",))
-    evaluated(path, place)
-    assert emtta("run", path, "--run-id", "second", "--store", place).code == 0
-    assert attempts(place, "second", "source") == [(1, 3)]
+    location, path = tmp_path / "store", suite_file(methods=("source",))
+    evaluated(path, location)
+    assert emtta("run", path, "--run-id", "second", "--store", location).code == 0
+    assert attempts(location, "second", "source") == [(1, 3)]
 
 
 def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     path = suite_file(methods=("source",))
-    outcome = emtta("run", path, "--run-id", "anew", "--store", store, "--no-reuse")
+    outcome = emtta("run", path, "--run-id", "fresh", "--store", store, "--no-reuse")
     assert outcome.code == 0, outcome.err
-    assert attempts(store, "anew", "source") == [(3, 0)]
-    assert emtta("rerun", "anew", "--store", store).code == 0
-    assert reused(store, "anew") == {"source": 0}
+    assert attempts(store, "fresh", "source") == [(3, 0)]
+    assert emtta("rerun", "fresh", "--store", store).code == 0
+    assert reused(store, "fresh") == {"source": 0}
     refused = emtta("run", path, "--run-id", "first", "--store", store, "--no-reuse")
     assert refused.code == 2
     assert "run first was begun without --no-reuse; to measure everything again in a new run, add" in refused.err
@@ -219,11 +219,11 @@ def test_resumed_run_reuses_other_results(emtta: Command, suite_file: SuiteFile,
 @pytest.mark.slow
 def test_resume_keeps_no_reuse(emtta: Command, suite_file: SuiteFile, store: Path) -> None:
     both = suite_file()
-    emtta("run", both, "--run-id", "anew", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
-    assert "would do 1 of 2 cells" in emtta("run", both, "--run-id", "anew", "--store", store, "--dry-run").err
-    outcome = emtta("run", both, "--run-id", "anew", "--store", store)
+    emtta("run", both, "--run-id", "fresh", "--only", "method=em-tok-b", "--store", store, "--no-reuse")
+    assert "would do 1 of 2 cells" in emtta("run", both, "--run-id", "fresh", "--store", store, "--dry-run").err
+    outcome = emtta("run", both, "--run-id", "fresh", "--store", store)
     assert outcome.code == 0, outcome.err
-    assert attempts(store, "anew", "source") == [(3, 0)]
+    assert attempts(store, "fresh", "source") == [(3, 0)]
 
 
 @pytest.mark.slow
@@ -252,9 +252,9 @@ def test_run_reused_during_prune_is_kept(suite_file: SuiteFile, store: Path) -> 
     evaluated(path, store)
     decided = plan_pruning(opened, Keep(newest=1))
     assert [removal.name for removal in decided.runs] == ["first"]
-    begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
-    record(begun, opened)
-    reuse = Reuse(opened, begun, begun.cells)
+    planned = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
+    record(planned, opened)
+    reuse = Reuse(opened, planned, planned.cells)
     found = reuse.of_cells()
     reuse.link(
         {cell: {one: replace(two, source_run="first") for one, two in made.items()} for cell, made in found.items()}
@@ -267,9 +267,9 @@ def test_run_reused_during_prune_is_kept(suite_file: SuiteFile, store: Path) -> 
 def test_no_links_to_run_being_pruned(suite_file: SuiteFile, store: Path) -> None:
     opened = Store.open(store)
     path = suite_file(methods=("source",))
-    begun = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
-    record(begun, opened)
-    reuse = Reuse(opened, begun, begun.cells)
+    planned = plan_run(load_suite(str(path)), load_run(opened, "first").plan.model_digest, "second")
+    record(planned, opened)
+    reuse = Reuse(opened, planned, planned.cells)
     found = reuse.of_cells()
     opened.backend.remove(["runs/run_id=first/run.parquet"])
     reuse.link(found)
@@ -301,42 +301,48 @@ def test_compaction_and_export_keep_reuse(emtta: Command, suite_file: SuiteFile,
 def test_suggested_rerun_redoes_changes(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("unscorable", tone(0.5, 300), "uh")
     speech.add("absent", None, "one more sentence")
-    place, path = tmp_path / "store", suite_file(methods=("source",))
+    location, path = tmp_path / "store", suite_file(methods=("source",))
     path.write_text(path.read_text().replace("retries = 1", "retries = 1, fail_on_error = 0"))
-    outcome = emtta("run", path, "--run-id", "mine", "--store", place)
-    assert (outcome.code, "finish them with: emtta rerun mine" in outcome.err) == (3, True)
+    outcome = emtta("run", path, "--run-id", "mine", "--store", location)
+    suggested = re.search(r"finish them with: emtta (rerun mine.*)", outcome.err)
+    assert outcome.code == 3
+    assert suggested, outcome.err
+    results = "SELECT reference, error IS NULL FROM utterances WHERE utterance_id NOT LIKE 'good%' ORDER BY ALL"
+    assert rows(location, results) == [("one more sentence", False), ("uh", False)]
     manifest = speech.path / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace("absent.wav,", "absent.wav,").replace(",uh", ",a hat"))
+    manifest.write_text(manifest.read_text().replace(",uh", ",a hat"))
     (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
-    again = emtta("rerun", "mine", "--store", place)
+    again = emtta(*shlex.split(suggested[1]))
     assert again.code == 0, again.err
     assert "domain clean is planned again with its current audio and transcripts" in again.err
-    assert attempts(place, "mine", "source")[-1] == (2, 3)
-    failures = emtta("report", "failures", "--run", "mine", "--store", place, "--format", "csv").out
-    assert failures.count("\n") == 1, "its head alone"
-    assert "Results of other runs" not in emtta("report", "leaderboard", "--run", "mine", "--store", place).err
+    assert attempts(location, "mine", "source")[-1] == (2, 3)
+    assert rows(location, results) == [("a hat", True), ("one more sentence", True)]
+    failures = emtta("report", "failures", "--run", "mine", "--store", location, "--format", "csv").out
+    assert failures.count("\n") == 1, "only its header"
+    assert "Results of other runs" not in emtta("report", "leaderboard", "--run", "mine", "--store", location).err
 
 
 def test_rerun_failed_redoes_fixed_path(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     away = CLEAN.replace('"clean"', '"away"', 1).replace('"speech"', '"away"')
-    place = tmp_path / "store"
-    assert emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", place).code == 3
+    location = tmp_path / "store"
+    failed = emtta("run", suite_file(CLEAN + away, ("source",)), "--run-id", "mine", "--store", location)
+    assert (failed.code, "domain away cannot be prepared" in failed.err) == (3, True), failed.err
     speech.path.rename(tmp_path / "moved")
     (tmp_path / "away").symlink_to(tmp_path / "moved")
-    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    outcome = emtta("rerun", "mine", "--failed", "--store", location)
     assert outcome.code == 0, outcome.err
-    assert emtta("status", "mine", "--store", place).code == 0
+    assert emtta("status", "mine", "--store", location).code == 0
 
 
 @pytest.mark.slow
 def test_rerun_failed_redoes_recording(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("absent", None, "one more sentence")
-    place, path = tmp_path / "store", suite_file(methods=("source",))
-    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 0
+    location, path = tmp_path / "store", suite_file(methods=("source",))
+    assert emtta("run", path, "--run-id", "mine", "--store", location).code == 0
     (speech.path / "absent.wav").write_bytes((speech.path / "good0.wav").read_bytes())
-    outcome = emtta("rerun", "mine", "--failed", "--store", place)
+    outcome = emtta("rerun", "mine", "--failed", "--store", location)
     assert outcome.code == 0, outcome.err
-    assert attempts(place, "mine", "source")[-1] == (1, 3)
+    assert attempts(location, "mine", "source")[-1] == (1, 3)
 
 
 def test_failed_preparation_is_retried(
@@ -345,14 +351,15 @@ def test_failed_preparation_is_retried(
     from emtta_core.errors import AudioError
     from emtta_core.pipeline import preparation
 
-    place, path = tmp_path / "store", suite_file(methods=("source",))
+    location, path = tmp_path / "store", suite_file(methods=("source",))
     encode = preparation.encode_flac
 
     def missing_library(_waveform: object) -> bytes:
         raise AudioError("a codec is missing")
 
     monkeypatch.setattr(preparation, "encode_flac", missing_library)
-    assert emtta("run", path, "--run-id", "mine", "--store", place).code == 3
+    failed = emtta("run", path, "--run-id", "mine", "--store", location)
+    assert (failed.code, "all 3 utterances are in error" in failed.err) == (3, True), failed.err
     monkeypatch.setattr(preparation, "encode_flac", encode)
-    outcome = emtta("rerun", "mine", "--store", place)
+    outcome = emtta("rerun", "mine", "--store", location)
     assert outcome.code == 0, outcome.err

@@ -118,11 +118,13 @@ def test_packages_and_cpu_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_baseline_cpu_is_recorded() -> None:
     found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    tell = "from emtta_core.pipeline.run import versions; print(versions()['processor'])"
+    program = "from emtta_core.pipeline.run import versions; print(versions()['processor'])"
     environment = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
-    told = subprocess.run([sys.executable, "-c", tell], env=environment, capture_output=True, text=True, check=True)
-    assert told.stdout.startswith(platform.machine())
-    assert not any(extension in told.stdout.split() for extension in found)
+    printed = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.startswith(platform.machine())
+    assert not any(extension in printed.stdout.split() for extension in found)
 
 
 def test_changed_runtime_keeps_id(suite_file: SuiteFile, speech: Speech, store: Store) -> None:

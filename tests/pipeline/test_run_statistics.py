@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Command, Speech, SuiteFile
-from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+from store_factory import REFERENCE, begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.errors import StoreError
@@ -43,7 +43,7 @@ def fill(store: Store, run_id: str = "run", methods: tuple[str, ...] = tuple(MET
     cells = [(*cell, method) for cell in CELLS for method in methods]
     begin_run(store, run_id, cells, utterances=COUNT)
     for group, domain, method in cells:
-        texts = {f"u{index:02d}": [heard(errors)] for index, errors in enumerate(errors_of(method, domain))}
+        texts = {f"u{index:02d}": [with_errors(errors)] for index, errors in enumerate(errors_of(method, domain))}
         write_shard(store, CellKey(run_id, domain, method), texts)
         end_attempt(store, CellKey(run_id, domain, method), group=group)
 
@@ -143,7 +143,7 @@ def best(store: Store, errors: Mapping[str, Sequence[int]]) -> str:
     begin_run(store, "run", [("noise", "rain", method) for method in errors], utterances=20)
     for method, counts in errors.items():
         key = CellKey("run", "rain", method)
-        write_shard(store, key, {f"u{index:02d}": [heard(count)] for index, count in enumerate(counts)})
+        write_shard(store, key, {f"u{index:02d}": [with_errors(count)] for index, count in enumerate(counts)})
         end_attempt(store, key, group="noise")
     update_statistics(store, "run")
     with Catalogue(store) as catalogue:
@@ -185,7 +185,7 @@ def test_untested_method_is_not_best(store: Store) -> None:
 
 
 def test_later_attempt_hides_pairs(computed: Store) -> None:
-    write_shard(computed, CellKey("run", "rain", "em-tok-b"), {"u00": [heard(0)]}, attempt=2)
+    write_shard(computed, CellKey("run", "rain", "em-tok-b"), {"u00": [with_errors(0)]}, attempt=2)
     with Catalogue(computed) as catalogue:
         pairs = catalogue.query("SELECT DISTINCT baseline, method FROM method_pairs").rows
     assert pairs == [("source", "greedy-em")]
@@ -211,10 +211,10 @@ def test_current_statistics_are_kept(computed: Store) -> None:
 
 
 def test_later_attempt_hides_statistics(computed: Store, rows: Rows) -> None:
-    same = {"u00": [heard(errors_of("em-tok-b", "rain")[0])]}
+    same = {"u00": [with_errors(errors_of("em-tok-b", "rain")[0])]}
     write_shard(computed, CellKey("run", "rain", "em-tok-b"), same, attempt=2)
-    assert {method for method, _ in shown(computed)} == {"source", "greedy-em"}, "the same words, heard anew"
-    write_shard(computed, CellKey("run", "rain", "source"), {"u00": [heard(4)]}, attempt=2)
+    assert {method for method, _ in shown(computed)} == {"source", "greedy-em"}, "the same words, transcribed again"
+    write_shard(computed, CellKey("run", "rain", "source"), {"u00": [with_errors(4)]}, attempt=2)
     assert shown(computed) == {}, "each method is compared with source"
     assert update_statistics(computed, "run")
     after = shown(computed)
@@ -226,8 +226,10 @@ def test_incomplete_group_is_hidden(store: Store) -> None:
     fill(store)
     plan = [(*cell, method) for cell in [*CELLS, ("noise", "typing")] for method in METHODS]
     begin_run(store, "run", plan, utterances=COUNT)
-    write_shard(store, CellKey("run", "typing", "source"), {f"u{index:02d}": [heard(1)] for index in range(COUNT)})
-    write_shard(store, CellKey("run", "typing", "em-tok-b"), {"u00": [heard(0)], "u01": None})
+    write_shard(
+        store, CellKey("run", "typing", "source"), {f"u{index:02d}": [with_errors(1)] for index in range(COUNT)}
+    )
+    write_shard(store, CellKey("run", "typing", "em-tok-b"), {"u00": [with_errors(0)], "u01": None})
     update_statistics(store, "run")
     rows = shown(store)
     assert ("source", "noise*") in rows
@@ -240,7 +242,7 @@ def test_incomplete_group_is_hidden(store: Store) -> None:
 
 def test_utterance_in_error_is_in_no_pair(store: Store) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
-    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    texts = {f"u{index:02d}": [with_errors(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None})
     write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u01": None, "u02": None})
     update_statistics(store, "run")
@@ -251,9 +253,9 @@ def test_utterance_in_error_is_in_no_pair(store: Store) -> None:
 @pytest.mark.parametrize("report", ["leaderboard", "domains"])
 def test_change_is_over_shared_utterances(store: Store, report: str) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
-    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
-    write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [heard(4)]})
-    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u00": [heard(4)], "u01": [heard(0)]})
+    texts = {f"u{index:02d}": [with_errors(2)] for index in range(COUNT)}
+    write_shard(store, CellKey("run", "rain", "source"), texts | {"u00": None, "u01": [with_errors(4)]})
+    write_shard(store, CellKey("run", "rain", "em-tok-b"), texts | {"u00": [with_errors(4)], "u01": [with_errors(0)]})
     end_attempt(store, CellKey("run", "rain", "source"), group="noise")
     end_attempt(store, CellKey("run", "rain", "em-tok-b"), group="noise")
     update_statistics(store, "run")
@@ -267,7 +269,7 @@ def test_other_normalizer_is_not_compared(
     store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_run(store, "run", [("noise", "rain", "source"), ("noise", "rain", "em-tok-b")], utterances=COUNT)
-    texts = {f"u{index:02d}": [heard(2)] for index in range(COUNT)}
+    texts = {f"u{index:02d}": [with_errors(2)] for index in range(COUNT)}
     write_shard(store, CellKey("run", "rain", "source"), texts)
     monkeypatch.setattr("store_factory.LANGUAGE", "de")
     write_shard(store, CellKey("run", "rain", "em-tok-b"), texts)
@@ -281,7 +283,7 @@ def test_comparison_agrees_with_single_run(computed: Store, rows: Rows) -> None:
     for run_id, method in (("a", "source"), ("b", "em-tok-b")):
         begin_run(computed, run_id, [(*cell, "em-tok-b") for cell in CELLS], utterances=COUNT)
         for _, domain in CELLS:
-            texts = {f"u{index:02d}": [heard(errors)] for index, errors in enumerate(errors_of(method, domain))}
+            texts = {f"u{index:02d}": [with_errors(errors)] for index, errors in enumerate(errors_of(method, domain))}
             write_shard(computed, CellKey(run_id, domain, "em-tok-b"), texts)
     for change in compare(computed, "a", "b").changes:
         row = rows["em-tok-b", f"{change.domain}*" if change.domain == "all" else change.domain]
@@ -383,7 +385,7 @@ def test_cost_stays_bounded(methods: int, count: int, seconds: float) -> None:
         for index in range(count)
     ]
     groups = dict.fromkeys(names, ("g0", "g1", "g2", "all"))
-    begun = time.process_time()
+    start = time.process_time()
     rows = list(compute_statistics(utterances, groups, dict.fromkeys(names, "")))
     assert len(rows) == methods * 23 + 4 * (1 + methods * (methods - 1) // 2)
-    assert time.process_time() - begun < seconds
+    assert time.process_time() - start < seconds

@@ -123,7 +123,7 @@ def test_state_continues_across_domains(make: Make) -> None:
     assert [row[0] for row in rows.values()] == list(range(16))
     assert list(dict.fromkeys(domain for domain, _ in rows)) == ["clean", "soft", "loud", "clean-again"]
     first, again = rows["clean", "u0"], rows["clean-again", "u0"]
-    assert first[3] != again[3], "heard again, it is met by another model"
+    assert first[3] != again[3], "the second time, the model has adapted"
     assert all(row[5] == [] for row in rows.values())
     states = [row.state for cell in streamed.run.cells for row in streamed.store.cells(cell.key("run"))]
     assert states == ["complete"] * 4

@@ -156,7 +156,7 @@ def test_profile_names_slowest_operations(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["basic"], "choose from: demo, base, base-gpu, large-gpu"),
         (["demo", "--steps", "0"], "at least 1"),
@@ -169,13 +169,13 @@ def test_unmeasurable_request_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["adaptation.py", *arguments])
     with pytest.raises(SystemExit) as end:
         adaptation.main()
     assert end.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_only_listed_packages_are_needed(tmp_path: Path) -> None:

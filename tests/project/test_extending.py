@@ -30,11 +30,11 @@ def test_page_loss_is_evaluated(tmp_path: Path) -> None:
     made = subprocess.run(
         [sys.executable, "-c", BUILD, tmp_path], cwd=source, check=True, capture_output=True, text=True
     )
-    place = tmp_path / "environment"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
-    (site,) = place.glob("lib/python*/site-packages")
+    venv = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
     (site / "shared.pth").write_text("\n".join(folder for folder in sys.path if folder.endswith("site-packages")))
-    pip = [sys.executable, "-m", "pip", "--python", place / "bin/python"]
+    pip = [sys.executable, "-m", "pip", "--python", venv / "bin/python"]
     wheel = tmp_path / made.stdout.split()[-1]
     subprocess.run([*pip, "install", "--no-deps", "--no-index", wheel], check=True, capture_output=True)
     assert (site / "margin_loss.py").exists()
@@ -46,17 +46,17 @@ def test_page_loss_is_evaluated(tmp_path: Path) -> None:
     assert len(commands) == 3
     environment = {**os.environ, "PYTHONPATH": str(entry.ROOT), "PREFECT_HOME": str(tmp_path / "prefect")}
     environment.pop("PREFECT_API_URL", None)
-    said = []
+    outputs = []
     for command in commands:
         name, *words = command.split()
         assert name == "emtta"
-        python = [place / "bin/python", "-m", "emtta_core"]
+        python = [venv / "bin/python", "-m", "emtta_core"]
         done = subprocess.run([*python, *words], cwd=work, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        said.append(done.stdout)
+        outputs.append(done.stdout)
     for method in ("margin", "margin-greedy"):
-        assert re.search(rf"ok +method {method} +utterances side by side as alone, deterministic, finite", said[0])
-        assert re.search(rf"│ {method} +│ all +│ +\d+\.\d\d │", said[2]), said[2]
+        assert re.search(rf"ok +method {method} +utterances side by side as alone, deterministic, finite", outputs[0])
+        assert re.search(rf"│ {method} +│ all +│ +\d+\.\d\d │", outputs[2]), outputs[2]
 
 
 def test_page_source_passes_check(tmp_path: Path, tiny_model: Path) -> None:

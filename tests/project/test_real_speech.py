@@ -57,26 +57,26 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     return {name: importlib.import_module(name) for name in ("real_speech", "gpu_pack", "gpu_speech")}
 
 
-def told(corpus: Any) -> list[tuple[str, str, str]]:
+def rows_of(corpus: Any) -> list[tuple[str, str, str]]:
     return [(one.id, one.text, one.speaker) for one in corpus.read_all() if one.read().size]
 
 
 def test_share_is_laid_out_as_published(share: Path, tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
     root = tmp_path / "corpora"
     scripts["real_speech"].lay_out(share, root)
-    assert told(LibriSpeech(path=str(root))) == [
+    assert rows_of(LibriSpeech(path=str(root))) == [
         ("1688-142285-0000", "THERE'S IRON THEY SAY", "1688"),
         ("1688-142285-0001", "MARGARET SAID", "1688"),
         ("367-130732-0000", "LOBSTERS AND LOBSTERS", "367"),
     ]
     arabic = L2Arctic(accent="arabic", path=str(root / "l2arctic_release_v5.0"), exceptions="leave-out")
-    assert told(arabic) == [("ABA-arctic_a0001", "Author of the danger trail.", "ABA")]
+    assert rows_of(arabic) == [("ABA-arctic_a0001", "Author of the danger trail.", "ABA")]
     assert [one.speaker for one in L2Arctic(accent="hindi", path=arabic.path).read_all()] == ["ASI"], "a free folder"
     german = MultilingualLibriSpeech(language="german", path=str(root))
-    assert told(german) == [("1844_931_000001", "wenn nicht", "1844")]
+    assert rows_of(german) == [("1844_931_000001", "wenn nicht", "1844")]
     assert not (root / "mls_english").exists()
     scripts["real_speech"].lay_out(share, root, per_speaker=1)
-    assert [name for name, *_ in told(LibriSpeech(path=str(root)))] == ["1688-142285-0000", "367-130732-0000"]
+    assert [name for name, *_ in rows_of(LibriSpeech(path=str(root)))] == ["1688-142285-0000", "367-130732-0000"]
 
 
 def test_packed_noise_matches_run(

@@ -49,9 +49,9 @@ def violations(seen: Seen) -> list[tuple[str, list[str]]]:
     return [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found]
 
 
-def column(seen: Seen, place: int) -> list[str]:
+def column(seen: Seen, index: int) -> list[str]:
     """The visible texts of a column of the table of domains."""
-    return seen.texts(f"#domains tbody tr:not([hidden]) > :nth-child({place})")
+    return seen.texts(f"#domains tbody tr:not([hidden]) > :nth-child({index})")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

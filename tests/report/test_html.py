@@ -17,7 +17,7 @@ import pytest
 import soundfile
 from conftest import Command, tone
 from report_factory import ERRORS, fill
-from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+from store_factory import REFERENCE, begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.adaptation.methods import METHODS
 from emtta_core.audio.files import encode_flac
@@ -32,7 +32,7 @@ from emtta_core.store import AudioBytes, Catalogue, CellKey, PreparedRow, Store
 
 EVIL = "<script>alert(1)</script> \"quoted\" 'single' </style> &amp; <img src=x onerror=alert(1)> \x9b31m \u202eabc"
 
-FLAC = {f"u{place}": encode_flac(tone(0.2, 200 + 50 * place)) for place in range(3)}
+FLAC = {f"u{index}": encode_flac(tone(0.2, 200 + 50 * index)) for index in range(3)}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,7 @@ def test_figures_match_reports(complete: Store, page: str) -> None:
         assert f">{cell['domain']}</th>" in row[2]
         assert f'data-v="{cell["wer"]}">{cell["wer"]:.2f}</td>' in row[2]
     board = page.split('id="leaderboard"')[1].split("</table>")[0]
+    assert len(groups) == 9  # three methods, each for two groups and all
     for group in groups:
         assert f">{group['wer']:.2f}" in board.split(f'<tr data-method="{group["method"]}">')[1].split("</tr>")[0]
 
@@ -131,7 +132,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Store:
     begin_run(store, "run", cells, utterances=30)
     for domain, errors in (("much", (3, 1)), ("little", (1, 1))):
         for method, last in zip(("source", "em-tok-b"), errors, strict=True):
-            states = {f"u{i:02d}": [heard(errors[0]), heard(last if i % 5 else 2)] for i in range(30)}
+            states = {f"u{i:02d}": [with_errors(errors[0]), with_errors(last if i % 5 else 2)] for i in range(30)}
             write_shard(store, CellKey("run", domain, method), states)
     assert update_statistics(store, "run")
     return store
@@ -147,10 +148,13 @@ def test_stored_statistics_are_shown(tested: Store, tested_page: str) -> None:
     with Catalogue(tested) as catalogue:
         rows = catalogue.query("SELECT * FROM statistics WHERE run_id = 'run' AND method = 'em-tok-b'").records
     assert len(rows) == 4  # two domains, their group, all
+    intervals = 0
     for row in rows:
         for low, high, write in (("wer_low", "wer_high", rate), ("change_low", "change_high", points)):
             if row[low] is not None:
+                intervals += 1
                 assert f"{write(row[low])}\N{NO-BREAK SPACE}…\N{NO-BREAK SPACE}{write(row[high])}" in tested_page
+    assert intervals == 8
     (whole,) = [row for row in rows if row["group"] == "all"]
     assert f'data-v="{whole["wins"]}">{whole["wins"]} · {whole["ties"]} · {whole["losses"]}</td>' in tested_page
 
@@ -167,7 +171,7 @@ def test_insignificant_change_is_stated(store: Store) -> None:
     begin_run(store, "run", [("g", "d", method) for method in errors], utterances=6)
     for method, counts in errors.items():
         key = CellKey("run", "d", method)
-        write_shard(store, key, {f"u{place}": [heard(count)] for place, count in enumerate(counts)})
+        write_shard(store, key, {f"u{index}": [with_errors(count)] for index, count in enumerate(counts)})
         end_attempt(store, key, group="g")
     assert update_statistics(store, "run")
     html = make_page(store).html
@@ -190,7 +194,7 @@ def test_method_keeps_colour_across_pages(store: Store, page: str) -> None:
 def test_built_in_methods_have_own_colours(store: Store) -> None:
     begin_run(store, "run", [("g", "d", method) for method in METHODS], utterances=1)
     for method in METHODS:
-        write_shard(store, CellKey("run", "d", method), {"u": [heard(1)]})
+        write_shard(store, CellKey("run", "d", method), {"u": [with_errors(1)]})
         end_attempt(store, CellKey("run", "d", method), group="g")
     html = make_page(store).html
     swatches = dict(re.findall(r'<tr data-method="([^"]+)">\s*<th scope="row"><span class="swatch s(\w+)">', html))
@@ -199,13 +203,13 @@ def test_built_in_methods_have_own_colours(store: Store) -> None:
     assert all(f"--{hue}:" in html for hue in swatches.values())
 
 
-def test_outdated_statistics_are_hidden(tested: Store, store: Store) -> None:
+def test_outdated_statistics_are_hidden(store: Store) -> None:
     fill(store)
     assert update_statistics(store, "run")
     assert "95 % intervals" in make_page(store, "run").html
     for (group, domain), methods in ERRORS.items():
         for method in methods:
-            write_shard(store, CellKey("run", domain, method), {"u0": [REFERENCE, heard(2)]}, attempt=2)
+            write_shard(store, CellKey("run", domain, method), {"u0": [REFERENCE, with_errors(2)]}, attempt=2)
             end_attempt(store, CellKey("run", domain, method), group=group, attempt=2)
     text = squeezed(make_page(store, "run").html)
     assert "95 % intervals" not in text
@@ -259,6 +263,7 @@ def test_page_is_self_contained(page: str) -> None:
     (policy,) = [found["content"] for tag, found in read.elements if found.get("http-equiv")]
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
+    assert {tag for tag, _ in read.carried} == {"script", "style"}
     for tag, text in read.carried:
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assert f"{tag}-src 'sha256-{digest}'" in policy
@@ -320,10 +325,12 @@ def test_huge_charts_are_limited(store: Store, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(charts, "MAX_DOMAINS", most)
     domains = [f"d{number:03d}" for number in range(most + 5)]
     begin_run(store, "run", [("g", domain, method) for domain in domains for method in ("source", "em-tok-b")])
-    for place, domain in enumerate(domains):
+    for index, domain in enumerate(domains):
         for method in ("source", "em-tok-b"):
-            errors = 1 if method == "source" or place < 5 else 2
-            write_shard(store, CellKey("run", domain, method), {"a": [heard(1), heard(errors)], "b": [REFERENCE]})
+            errors = 1 if method == "source" or index < 5 else 2
+            write_shard(
+                store, CellKey("run", domain, method), {"a": [with_errors(1), with_errors(errors)], "b": [REFERENCE]}
+            )
     html = make_page(store).html
     assert f"Shown are the {most} of {len(domains)} domains that changed most" in squeezed(html)
     heat = html.split('id="heat-title"')[1].split("</svg>")[0]
@@ -400,15 +407,15 @@ def test_demo_page_is_small_and_fast(store: Store) -> None:
     methods = ("source", "greedy-em", "em-seq", "em-tok", "em-tok-b")
     cells = [(f"group-{domain % 3}", f"domain-{domain}", method) for domain in range(23) for method in methods]
     begin_run(store, "run", cells, utterances=12)
-    for place, (group, domain, method) in enumerate(cells):
-        errors = {f"u{number:02d}": (number + place) % 5 for number in range(12)}
-        states = {name: [heard(2), *[heard(last)] * 10] for name, last in errors.items()}
+    for index, (group, domain, method) in enumerate(cells):
+        errors = {f"u{number:02d}": (number + index) % 5 for number in range(12)}
+        states = {name: [with_errors(2), *[with_errors(last)] * 10] for name, last in errors.items()}
         write_shard(store, CellKey("run", domain, method), states)
         end_attempt(store, CellKey("run", domain, method), group=group)
     assert update_statistics(store, "run")
-    begun = time.process_time()
+    start = time.process_time()
     html = make_page(store, "run").html
-    assert time.process_time() - begun < 5, "seconds of the processor, which a busy machine does not add to"
+    assert time.process_time() - start < 5, "processor seconds, which a busy machine does not increase"
     assert html.count("<svg") >= 11
     assert len(html.encode()) < 1_000_000, "a third of what it may be: recordings come on top"
 

@@ -48,8 +48,10 @@ def test_command_writes_one_playable_file(emtta: Command, tmp_path: Path) -> Non
     (utterance,) = [u for u, _ in zip(ROBUSTNESS.domains[0].corpus.read_all(), range(1), strict=False)]
     domains = choose_domains(ROBUSTNESS, ["group=gain"])
     assert len(domains) == 5
-    heard = [domain.corruption.apply(utterance.read(), utterance.id, lambda count: []).waveform for domain in domains]
-    for sound, expected in zip(sounds, [utterance.read(), *heard], strict=True):
+    corrupted = [
+        domain.corruption.apply(utterance.read(), utterance.id, lambda count: []).waveform for domain in domains
+    ]
+    for sound, expected in zip(sounds, [utterance.read(), *corrupted], strict=True):
         np.testing.assert_allclose(sound, expected, atol=1 / 32768)
     assert "gain/5 (level -75 dB FS)" in page
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
@@ -58,13 +60,13 @@ def test_command_writes_one_playable_file(emtta: Command, tmp_path: Path) -> Non
 def grey(png: bytes) -> NDArray[np.uint8]:
     """Decode an 8-bit greyscale PNG by the specification: signature, chunks with checksums, lines without a filter."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, place = {}, 8
-    while place < len(png):
-        (length,) = struct.unpack(">I", png[place : place + 4])
-        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length]) == (zlib.crc32(kind + data),)
+    chunks, position = {}, 8
+    while position < len(png):
+        (length,) = struct.unpack(">I", png[position : position + 4])
+        kind, data = png[position + 4 : position + 8], png[position + 8 : position + 8 + length]
+        assert struct.unpack(">I", png[position + 8 + length : position + 12 + length]) == (zlib.crc32(kind + data),)
         chunks[kind] = data
-        place += 12 + length
+        position += 12 + length
     columns, rows, *rest = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     assert rest == [8, 0, 0, 0, 0]
     lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(rows, columns + 1)
@@ -107,8 +109,8 @@ def test_unplayable_audio_shows_reason(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path,text\na.flac,one\nb.wav,two\n", encoding="utf-8")
     (tmp_path / "own.toml").write_text(OWN, encoding="utf-8")
     suite = load_suite(str(tmp_path / "own.toml"))
-    _, torn, whole = make_listening_page(suite, suite.domains, 2).split('<div class="card">')
-    assert "a.flac" in torn and "<audio" not in torn
+    _, broken, whole = make_listening_page(suite, suite.domains, 2).split('<div class="card">')
+    assert "a.flac" in broken and "<audio" not in broken
     clean, hiss, quiet = whole.split("<figure>")[1:]
     assert "<audio" in clean and "<audio" in quiet
     assert "is silent" in hiss and "<audio" not in hiss

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 from conftest import Command
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, CellKey, Store
@@ -29,7 +29,7 @@ def night(store: Store, number: int, errors: int, *, of: int = 10, corpus: str =
     begin_run(store, run_id, [("noise", "vacuum", "em-tok")], utterances=of, created_at=FIRST + timedelta(days=number))
     store.write_plan(run_id, [replace(row, corpus_id=corpus) for row in store.plan(run_id)])
     each = [min(WORDS, max(0, errors - WORDS * index)) for index in range(of)]
-    write_shard(store, key, {f"u{index}": [heard(count)] for index, count in enumerate(each)})
+    write_shard(store, key, {f"u{index}": [with_errors(count)] for index, count in enumerate(each)})
     end_attempt(store, key, group="noise")
     return run_id
 

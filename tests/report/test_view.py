@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from browser import chromium, opened
 from conftest import Command, tone
-from store_factory import REFERENCE, begin_run, end_attempt, heard, write_shard
+from store_factory import REFERENCE, begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.audio.files import encode_flac
 from emtta_core.pipeline.rescoring import rescore
@@ -33,7 +33,9 @@ def add_run(store: Store, run_id: str, day: int = 23) -> None:
     cells = [("g", "d", method) for method in ("source", "em-tok-b")]
     begin_run(store, run_id, cells, created_at=datetime(2026, 11, day, tzinfo=UTC))
     for method, errors in (("source", 3), ("em-tok-b", 1)):
-        write_shard(store, CellKey(run_id, "d", method), {NAME: [heard(3), heard(errors)], "u": [REFERENCE] * 2})
+        write_shard(
+            store, CellKey(run_id, "d", method), {NAME: [with_errors(3), with_errors(errors)], "u": [REFERENCE] * 2}
+        )
 
 
 def prepare(store: Store, corpus_id: str) -> None:
@@ -113,7 +115,7 @@ def test_page_is_cached_until_progress(server: ViewServer, store: Store) -> None
     _, same = ask(server, "/run/growing")
     assert same == before
     assert server.viewer._pages["growing", None][1] is kept[1]
-    write_shard(store, CellKey("growing", "d", "em-tok-b"), {NAME: [heard(3), heard(4)]}, attempt=2)
+    write_shard(store, CellKey("growing", "d", "em-tok-b"), {NAME: [with_errors(3), with_errors(4)]}, attempt=2)
     end_attempt(store, CellKey("growing", "d", "em-tok-b"), group="g", attempt=2)
     _, after = ask(server, "/run/growing")
     assert "No method has a lower rate than source" in after
@@ -234,9 +236,9 @@ def test_busy_or_invalid_port_is_refused(server: ViewServer, store: Store, emtta
 
 
 def test_command_runs_until_ctrl_c(store: Store, tmp_path: Path) -> None:
-    told = tmp_path / "told"
+    address_file = tmp_path / "address"
     browser = tmp_path / "browser.sh"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {told}\n')
+    browser.write_text(f'#!/bin/sh\necho "$1" > {address_file}\n')
     browser.chmod(0o755)
     command = [sys.executable, "-c", "from flows.cli.main import main; main()"]
     process = subprocess.Popen(
@@ -249,10 +251,10 @@ def test_command_runs_until_ctrl_c(store: Store, tmp_path: Path) -> None:
         line = process.stderr.readline() if process.stderr else ""
         url = re.findall(r"http://127\.0\.0\.1:\d+/", line)[0]
         until = time.monotonic() + 30
-        while not told.exists() or not told.read_text():
+        while not address_file.exists() or not address_file.read_text():
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert told.read_text().strip() == url
+        assert address_file.read_text().strip() == url
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=30)
     finally:

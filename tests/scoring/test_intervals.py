@@ -38,14 +38,14 @@ def covered(simulate: Simulation, count: int, sets: int, resamples: int) -> tupl
     hits = np.zeros(2)
     for seed in range(sets):
         a, b, words = simulate(generator, count)[:, :, None].transpose(1, 0, 2)
-        for place, (truth, found) in enumerate(
+        for index, (truth, found) in enumerate(
             (
                 (rate, rate_interval(b, words, resamples=resamples, seed=seed)),
                 (change, change_interval(b - a, words)),
             )
         ):
             assert found is not None
-            hits[place] += found[0] <= truth <= found[1]
+            hits[index] += found[0] <= truth <= found[1]
     return float(hits[0] / sets), float(hits[1] / sets)
 
 
@@ -212,7 +212,7 @@ def test_lone_units_join_neighbours() -> None:
     words = np.array([[4.0, 0.0], [4.0, 4.0], [0.0, 4.0]])  # one speaker in both domains, one more in each
     assert len(set(strata_of(words))) == 1
     alone = np.array([[4.0, 0.0], [0.0, 4.0], [0.0, 4.0]])
-    assert len(set(strata_of(alone))) == 2, "there is nobody to join"
+    assert len(set(strata_of(alone))) == 2, "the first unit shares no domain with another"
 
 
 def test_student_matches_scipy() -> None:

@@ -6,7 +6,7 @@ import pytest
 from emtta_core.scoring.paired import Change, Rate, Sample
 from emtta_core.scoring.significance import change_interval, mean_p
 
-LACKS = "the interval does not reflect how speakers differ"
+NOTE = "the interval does not reflect how speakers differ"
 
 
 def sample(*domains: int, each: int = 3, unknown: tuple[int, ...] = ()) -> Sample:
@@ -32,12 +32,12 @@ def both(of: Sample) -> tuple[Rate, Change]:
     [
         ((5,), "speakers", 5, None),
         ((33,), "speakers", 33, None),
-        ((4,), "utterances", 12, f"4 speakers: {LACKS}"),
-        ((1,), "utterances", 3, f"1 speaker: {LACKS}"),
-        ((2, 2), "utterances", 12, f"4 speakers: {LACKS}"),
+        ((4,), "utterances", 12, f"4 speakers: {NOTE}"),
+        ((1,), "utterances", 3, f"1 speaker: {NOTE}"),
+        ((2, 2), "utterances", 12, f"4 speakers: {NOTE}"),
         ((4,) * 6, "speakers", 24, None),
-        ((1,) * 6, "utterances", 18, f"6 speakers, too few in each of 6 domains: {LACKS}"),
-        ((4, 4, 1), "both", 11, f"1 of 3 domains have one speaker or unknown ones: {LACKS} in them"),
+        ((1,) * 6, "utterances", 18, f"6 speakers, too few in each of 6 domains: {NOTE}"),
+        ((4, 4, 1), "both", 11, f"1 of 3 domains have one speaker or unknown ones: {NOTE} in them"),
     ],
 )
 def test_speaker_counts_decide_the_unit(speakers: tuple[int, ...], drawn: str, units: int, note: str | None) -> None:
@@ -47,7 +47,7 @@ def test_speaker_counts_decide_the_unit(speakers: tuple[int, ...], drawn: str, u
 
 def test_unknown_speakers_are_noted() -> None:
     for found in both(sample(8, unknown=(0,))):
-        assert (found.drawn, found.note) == ("utterances", f"unknown speakers: {LACKS}")
+        assert (found.drawn, found.note) == ("utterances", f"unknown speakers: {NOTE}")
     for found in both(sample(8, 8, unknown=(1,))):
         assert (found.drawn, found.units) == ("both", 8 + 24)
 

@@ -23,23 +23,23 @@ def random_pairs(count: int) -> Iterator[tuple[str, str]]:
 
 
 def test_kaldialign_agrees_on_random_pairs() -> None:
-    for reference, heard in random_pairs(10_000):
-        found = word_errors(reference, heard, "de", "none")
-        theirs = kaldialign.edit_distance(reference.split(), heard.split())
+    for reference, hypothesis in random_pairs(10_000):
+        found = word_errors(reference, hypothesis, "de", "none")
+        theirs = kaldialign.edit_distance(reference.split(), hypothesis.split())
         assert found.errors == theirs["total"]
         assert found.insertions - found.deletions == theirs["ins"] - theirs["del"]
 
 
 def test_compounds_match_kaldialign() -> None:
-    for reference, heard in random_pairs(10_000):
-        found = word_errors(reference, heard, "de", "none+compounds")
-        theirs = kaldialign.edit_distance(reference.split(), heard.split(), merge_compounds=True)
+    for reference, hypothesis in random_pairs(10_000):
+        found = word_errors(reference, hypothesis, "de", "none+compounds")
+        theirs = kaldialign.edit_distance(reference.split(), hypothesis.split(), merge_compounds=True)
         counts = (found.substitutions, found.deletions, found.insertions, found.words)
         assert counts == (theirs["sub"], theirs["del"], theirs["ins"], theirs["ref_len"])
 
 
 @pytest.mark.parametrize(
-    ("reference", "heard", "errors"),
+    ("reference", "hypothesis", "errors"),
     [
         ("I like icecream", "I like ice cream", 0),
         ("I like ice cream", "I like icecream", 0),
@@ -47,9 +47,9 @@ def test_compounds_match_kaldialign() -> None:
         ("white paper", "white", 1),
     ],
 )
-def test_split_compounds_are_equal(reference: str, heard: str, errors: int) -> None:
-    assert word_errors(reference, heard, "en", "whisper+compounds").errors == errors
-    assert word_errors(reference, heard, "en").errors == (errors or 2)
+def test_split_compounds_are_equal(reference: str, hypothesis: str, errors: int) -> None:
+    assert word_errors(reference, hypothesis, "en", "whisper+compounds").errors == errors
+    assert word_errors(reference, hypothesis, "en").errors == (errors or 2)
 
 
 @pytest.mark.parametrize(

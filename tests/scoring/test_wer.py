@@ -51,7 +51,7 @@ def test_english_has_own_normalizer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "reference", "heard", "words"),
+    ("language", "reference", "hypothesis", "words"),
     [
         ("zh", "今天天气好。", "今天天汽好", 5),
         ("ja", "あさごはん", "あさごばん", 5),
@@ -59,8 +59,8 @@ def test_english_has_own_normalizer() -> None:
         ("yue", "今日天氣好。", "今日天汽好", 5),
     ],
 )
-def test_unspaced_text_counts_letters(language: str, reference: str, heard: str, words: int) -> None:
-    found = word_errors(reference, heard, language)
+def test_unspaced_text_counts_letters(language: str, reference: str, hypothesis: str, words: int) -> None:
+    found = word_errors(reference, hypothesis, language)
     assert found.words == words
     assert 0 < found.errors < words
     assert found.characters == words, "the spaces that set the letters apart are no characters of the text"
@@ -137,15 +137,15 @@ def test_longest_insertion_run_is_counted() -> None:
 
 
 def test_suite_chooses_normalizer() -> None:
-    said, heard = "It's twenty-five colours!", "it is 25 colors"
-    assert [word_errors(said, heard, "en", rule).errors for rule in ("whisper", "basic", "none")] == [0, 4, 4]
+    reference, hypothesis = "It's twenty-five colours!", "it is 25 colors"
+    assert [word_errors(reference, hypothesis, "en", rule).errors for rule in ("whisper", "basic", "none")] == [0, 4, 4]
     assert word_errors("It is 25", "It is 25", "en", "none").errors == 0
     assert word_errors("It is 25", "it is 25", "en", "none").errors == 1
-    assert [edits and edits.errors for edits in step_errors(said, [heard, said], "en", "none")] == [4, 0]
+    assert [edits and edits.errors for edits in step_errors(reference, [hypothesis, reference], "en", "none")] == [4, 0]
 
 
 @pytest.mark.parametrize(
-    ("language", "reference", "cleaned", "heard"),
+    ("language", "reference", "cleaned", "hypothesis"),
     [
         (
             "en",
@@ -158,12 +158,14 @@ def test_suite_chooses_normalizer() -> None:
         ("fr", "l'homme <unk> d'aujourd'hui", "l'homme <unk> d'aujourd'hui", "L'homme d’aujourd’hui!"),
     ],
 )
-def test_jiwer_rule_matches_authors(language: str, reference: str, cleaned: str, heard: str) -> None:
-    texts = [jiwer.RemovePunctuation()(text) for text in (cleaned, heard)]
+def test_jiwer_rule_matches_authors(language: str, reference: str, cleaned: str, hypothesis: str) -> None:
+    texts = [jiwer.RemovePunctuation()(text) for text in (cleaned, hypothesis)]
     standard = {"reference_transform": jiwer.wer_standardize, "hypothesis_transform": jiwer.wer_standardize}
-    found = word_errors(reference, heard, language, "jiwer")
+    found = word_errors(reference, hypothesis, language, "jiwer")
     assert found.errors / found.words == jiwer.wer(*texts, **standard)
-    assert [edits and edits.errors for edits in step_errors(reference, [heard], language, "jiwer")] == [found.errors]
+    assert [edits and edits.errors for edits in step_errors(reference, [hypothesis], language, "jiwer")] == [
+        found.errors
+    ]
     assert found.normalizer == f"jiwer{'-english' * (language == 'en')}/{version('jiwer')}"
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import new_location
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.errors import EmttaError, StoreError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -21,7 +21,7 @@ from emtta_core.store.tables import TABLES
 
 def one_run(store: Store, run_id: str, errors: int = 1) -> None:
     begin_run(store, run_id, [("noise", "babble", "source")])
-    write_shard(store, CellKey(run_id, "babble", "source"), {"a": [heard(errors)], "b": [heard(errors)]})
+    write_shard(store, CellKey(run_id, "babble", "source"), {"a": [with_errors(errors)], "b": [with_errors(errors)]})
 
 
 def files(store: Store, folder: str) -> list[str]:
@@ -65,8 +65,8 @@ def cached(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 @pytest.mark.parametrize("damage", [b"", b"no database of views", None])
 def test_views_cache_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes | None) -> None:
     """Views are bound once and cached; a damaged cache is rebuilt, and one that cannot be written is ignored."""
-    empty, place = Store.open(tmp_path / "store", create=True), tmp_path / "cache"
-    monkeypatch.setenv("EMTTA_CACHE", str(place) if damage is not None else "/proc/nowhere")
+    empty, folder = Store.open(tmp_path / "store", create=True), tmp_path / "cache"
+    monkeypatch.setenv("EMTTA_CACHE", str(folder) if damage is not None else "/proc/nowhere")
     shown = []
     for _ in range(3):
         with Catalogue(empty) as catalogue:
@@ -74,7 +74,7 @@ def test_views_cache_is_optional(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             shown.append(catalogue.query(f"SELECT {columns} FROM information_schema.tables ORDER BY ALL").rows)
             assert catalogue.query("FROM cells").rows == []
         if damage is not None:
-            (file,) = (place / "views").iterdir()
+            (file,) = (folder / "views").iterdir()
             bound = file.read_bytes()
             assert bound != damage
             file.write_bytes(damage)
@@ -126,7 +126,7 @@ def test_numeric_names_stay_text(names: tuple[str, str], usual_location: str) ->
     run_id, domain = names
     store = Store.open(usual_location, create=True)
     begin_run(store, run_id, [("noise", domain, "source")])
-    write_shard(store, CellKey(run_id, domain, "source"), {"a": [heard(1)], "b": [heard(1)]})
+    write_shard(store, CellKey(run_id, domain, "source"), {"a": [with_errors(1)], "b": [with_errors(1)]})
     catalogue = Catalogue(store)
     assert catalogue.query("SELECT run_id, domain, wer FROM cells").rows == [(run_id, domain, 25.0)]
     assert catalogue.report("leaderboard", run_id).records[0]["wer"] == 25.0
@@ -209,10 +209,19 @@ def test_late_damage_breaks_no_query(location: str) -> None:
     assert catalogue.query("SELECT run_id, wer FROM cells ORDER BY run_id").rows == [("bad", None), ("good", 25.0)]
 
 
-@pytest.mark.parametrize("sql", ["SELEC 1", "SELECT no_such_column FROM cells", "SELECT domain::INT FROM cells"])
-def test_invalid_sql_reads_no_file(sql: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("SELEC 1", "the query cannot be parsed: syntax error"),
+        ("SELECT no_such_column FROM cells", 'the query failed: .*"no_such_column" not found'),
+        ("SELECT domain::INT FROM cells", "the query failed: .*Could not convert string 'babble'"),
+    ],
+)
+def test_invalid_sql_reads_no_file(
+    sql: str, message: str, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("emtta_core.store.catalogue.scan", lambda *_: pytest.fail("a file was read"))
-    with pytest.raises(EmttaError):
+    with pytest.raises(EmttaError, match=message):
         catalogue.query(sql)
 
 
@@ -220,7 +229,7 @@ def test_rows_of_other_release_are_skipped(location: str, caplog: pytest.LogCapt
     store = Store.open(location, create=True)
     one_run(store, "run")
     key = CellKey("run", "babble", "source")
-    write_shard(store, key, {"a": [heard(4)], "b": [heard(4)]}, attempt=2)
+    write_shard(store, key, {"a": [with_errors(4)], "b": [with_errors(4)]}, attempt=2)
     newer = [name for table in ("hypotheses", "scores") for name in files(store, table) if "/002-" in name]
     for name in newer:
         rows = pq.read_table(pa.BufferReader(store.backend.read(name)))
@@ -282,11 +291,11 @@ def test_cached_rows_match_files(usual_location: str) -> None:
     store = Store.open(usual_location, create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     key = CellKey("run", "babble", "source")
-    write_shard(store, key, {"a": [heard(1)]})
+    write_shard(store, key, {"a": [with_errors(1)]})
     with Catalogue(store, runs=["run"]) as catalogue:
         before = {name: catalogue.query(f'FROM "{name}" ORDER BY ALL').rows for name in views()}
         catalogue.cache_rows()
-        write_shard(store, key, {"b": [heard(1)]}, attempt=2)
+        write_shard(store, key, {"b": [with_errors(1)]}, attempt=2)
         for file in store.backend.list("scores"):
             store.backend.remove([file.name])
         assert before["utterances"]
@@ -300,12 +309,12 @@ def test_recaching_reads_changed_files(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "run", [("noise", "babble", "source"), ("noise", "babble", "em-tok")], utterances=2)
     for method in ("source", "em-tok"):
-        write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)], "b": [heard(2)]})
+        write_shard(store, CellKey("run", "babble", method), {"a": [with_errors(1)], "b": [with_errors(2)]})
     with Catalogue(store, runs=["run"]) as catalogue:
         for change in (
             lambda: None,
             lambda: update_statistics(store, "run"),
-            lambda: write_shard(store, CellKey("run", "babble", "em-tok"), {"b": [heard(0)]}, attempt=2),
+            lambda: write_shard(store, CellKey("run", "babble", "em-tok"), {"b": [with_errors(0)]}, attempt=2),
             lambda: compact(store, "run"),
         ):
             change()
@@ -322,7 +331,7 @@ def test_cache_skips_damaged_files(location: str) -> None:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", domain, "source") for domain in ("babble", "vacuum")])
     for domain in ("babble", "vacuum"):
-        write_shard(store, CellKey("run", domain, "source"), {"a": [heard(1)]})
+        write_shard(store, CellKey("run", domain, "source"), {"a": [with_errors(1)]})
     name = "scores/run_id=run/domain=babble/method=source/seed=none/001-00000.parquet"
     store.backend.write(name, data_damaged(store.backend.read(name)))
     with Catalogue(store, runs=["run"]) as catalogue:
@@ -333,7 +342,7 @@ def test_cache_skips_damaged_files(location: str) -> None:
 
 def test_only_requested_tables_have_rows(store: Store) -> None:
     begin_run(store, "run", [("noise", "rain", "source")])
-    write_shard(store, CellKey("run", "rain", "source"), {"u0": [heard(1)]})
+    write_shard(store, CellKey("run", "rain", "source"), {"u0": [with_errors(1)]})
     with Catalogue(store, tables=("runs", "plans")) as catalogue:
         counts = [catalogue.query(f"SELECT count(*) FROM raw.{name}").rows for name in ("runs", "plans", "hypotheses")]
     assert counts == [[(1,)], [(1,)], [(0,)]]

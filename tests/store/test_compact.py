@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
-from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+from store_factory import begin_run, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
@@ -48,7 +48,10 @@ def attempt_at(store: Store, key: CellKey, attempt: int, rng: random.Random) -> 
         write_shard(
             store,
             key,
-            {name: rng.choice([None, [heard(rng.randint(0, 4)), heard(rng.randint(0, 4))]]) for name in part},
+            {
+                name: rng.choice([None, [with_errors(rng.randint(0, 4)), with_errors(rng.randint(0, 4))]])
+                for name in part
+            },
             attempt=attempt,
             shard=shard,
             cell_id=rng.choice([None, None, None, "stale"]),
@@ -124,7 +127,7 @@ def test_later_attempts_count(seed: int, store: Store) -> None:
         compact(store, "run")
         key = KEYS[(seed + step) % len(KEYS)]
         numbers = [each.begin_attempt(key) for each in (store, twin)]
-        assert numbers[0] >= numbers[1], "no attempt gets a number that was given before"
+        assert numbers[0] >= numbers[1], "no attempt number is reused"
         number = max(numbers)
         for each in (store, twin):
             attempt_at(each, key, number, random.Random(100 * seed + step))
@@ -144,7 +147,7 @@ def test_number_is_never_reused(store: Store) -> None:
     assert len(given) == 5
 
 
-class Deadly(Backend):
+class KillingBackend(Backend):
     """A backend that allows a number of writes and removals, and kills the process at the next one."""
 
     def __init__(self, backend: Backend, steps: int) -> None:
@@ -183,13 +186,13 @@ class Deadly(Backend):
             self._backend.remove([name])
 
 
-Deadly.__abstractmethods__ = frozenset()  # the other methods are the wrapped backend's
+KillingBackend.__abstractmethods__ = frozenset()  # the other methods are the wrapped backend's
 
 
 def killed_after(store: Store, steps: int) -> bool:
     """Compact, with a kill after some steps; return whether it was killed."""
     try:
-        compact(Store(Deadly(store.backend, steps)), "run")
+        compact(Store(KillingBackend(store.backend, steps)), "run")
     except Killed:
         store.backend.remove([entry.name for entry in store.backend.list("leases/run")])  # its process is dead
         return True
@@ -203,7 +206,7 @@ def test_kill_at_any_step_is_harmless(store: Store) -> None:
         assert answers(store) == before
         assert done(store) == resumed
         steps += 1
-    assert steps >= 3, "at least a pack each was written before the last step"
+    assert steps >= 3, "at least one pack of each kind was written before the last step"
     assert answers(store) == before
     assert [name.split("/")[0] for name in rows_files(store) if "run_id=run/" in name] == ["packs"] * 3
 
@@ -275,7 +278,7 @@ def test_readers_survive_pack_replacement(store: Store) -> None:
     reader = threading.Thread(target=read)
     reader.start()
     for attempt in range(100, 103):
-        write_shard(store, KEYS[0], {"a": [heard(4)]}, attempt=attempt, cell_id="stale")
+        write_shard(store, KEYS[0], {"a": [with_errors(4)]}, attempt=attempt, cell_id="stale")
         compact(store, "run")
     over.set()
     reader.join()

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Command
-from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+from store_factory import begin_run, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.faults import is_transient
@@ -176,7 +176,7 @@ def traces(name: str) -> tuple[str, str]:
     return name.split("/")[0], name.rpartition("/")[2]
 
 
-def check_that_good_answers(store: Store, names: Sequence[str], said: str) -> None:
+def check_good_run(store: Store, names: Sequence[str], messages: str) -> None:
     """Check that queries on the run `good` work as usual, and that every malformed file is named."""
     with Catalogue(store) as catalogue:
         assert "good" in {row["run_id"] for row in catalogue.report("runs").records}
@@ -191,10 +191,10 @@ def check_that_good_answers(store: Store, names: Sequence[str], said: str) -> No
     faults = check_store(store).faults
     for name in names:
         assert name in left_out
-        told = [fault for fault in faults if all(trace in fault.file for trace in traces(name))]
-        assert told, name
-        assert all(fault.reason and fault.remedy for fault in told)
-    assert any(trace in said for name in names for trace in traces(name))
+        of_the_file = [fault for fault in faults if all(trace in fault.file for trace in traces(name))]
+        assert of_the_file, name
+        assert all(fault.reason and fault.remedy for fault in of_the_file)
+    assert any(trace in messages for name in names for trace in traces(name))
 
 
 def test_all_malformed_files_are_named(store: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -204,9 +204,9 @@ def test_all_malformed_files_are_named(store: Store, caplog: pytest.LogCaptureFi
             shutil.copytree(path, path.with_name(f"run_id=bad-{number}"))
         names.append(MALFORMED[kind](store, f"bad-{number}"))
     with Catalogue(store):
-        said = caplog.text
-    assert said.encode(), "each log takes it, whatever a file is called"
-    check_that_good_answers(store, names, said)
+        messages = caplog.text
+    assert messages.encode(), "any log can encode it, whatever the file names"
+    check_good_run(store, names, messages)
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_each_malformed_file_is_named(kind: str, store: Store, caplog: pytest.Lo
     name = MALFORMED[kind](store, "bad")
     with Catalogue(store):
         assert all(trace in caplog.text for trace in traces(name))
-    check_that_good_answers(store, [name], caplog.text)
+    check_good_run(store, [name], caplog.text)
 
 
 @pytest.mark.parametrize(
@@ -269,10 +269,10 @@ def test_unreadable_record_is_explained(
     store.backend.write(RECORD, store.backend.read(RECORD)[:-30])
     outcome = emtta(*OF_ONE_RUN[verb], "--store", store.location)
     assert outcome.code == 1
-    said = " ".join(outcome.err.split())
-    assert f"cannot read {store.backend.url(RECORD)}: " in said
-    assert "unknown run" not in said
-    assert "delete" in said
+    messages = " ".join(outcome.err.split())
+    assert f"cannot read {store.backend.url(RECORD)}: " in messages
+    assert "unknown run" not in messages
+    assert "delete" in messages
 
 
 def refusing(place: Folder, number: int, *names: str) -> "pytest.MonkeyPatch":
@@ -415,7 +415,7 @@ def test_newly_unreadable_run_is_kept(store: Store) -> None:
 def test_unreadable_rows_keep_statistics(store: Store, unreadable: Callable[..., None]) -> None:
     assert update_statistics(store, "bad")
     end_attempt(store, BAD, group="noise", attempt=2)
-    write_shard(store, BAD, {"a": [heard(2)]}, attempt=2)
+    write_shard(store, BAD, {"a": [with_errors(2)]}, attempt=2)
     before = content(store)
     unreadable(f"scores/{SHARD}")
     kept = content(store)
@@ -452,7 +452,7 @@ def flipped(content: bytes, bit: int) -> bytes:
 def test_bit_flip_is_detected_or_harmless(flips: int, tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store", create=True)
     begin_run(store, "bad", [("noise", "babble", "source")], utterances=40)
-    texts = {f"u{number}": [heard(number % 4), heard(number * 7 % 5)] for number in range(40)}
+    texts = {f"u{number}": [with_errors(number % 4), with_errors(number * 7 % 5)] for number in range(40)}
     write_shard(store, BAD, texts, attempt=store.begin_attempt(BAD))
     end_attempt(store, BAD, group="noise")
     compact(store, "bad")
@@ -464,17 +464,17 @@ def test_bit_flip_is_detected_or_harmless(flips: int, tmp_path: Path) -> None:
             names = ("raw.hypotheses", "raw.scores", "raw.steps", "raw.cells", "utterances")
             return [catalogue.query(f"FROM {name} ORDER BY ALL").rows for name in names]
 
-    expected, told, chance = rows(), 0, random.Random(7)
+    expected, detected, chance = rows(), 0, random.Random(7)
     for number in range(flips):
         name = chance.choice(sorted(packs))
         bit = chance.randrange(8 * len(packs[name]))
         store.backend.write(name, flipped(packs[name], bit))
         if check_store(store, "bad").faults:
-            told += 1
+            detected += 1
         else:
             assert rows() == expected, (number, name, bit)
         store.backend.write(name, packs[name])
-    assert told > flips // 3
+    assert detected > flips // 3
 
 
 def test_unknown_type_in_footer_is_detected(store: Store) -> None:
@@ -493,7 +493,7 @@ def test_unknown_type_in_footer_is_detected(store: Store) -> None:
 def test_bad_page_stops_compaction(table: str, store: Store) -> None:
     if table == "packs":
         compact(store, "bad")
-        write_shard(store, BAD, {"a": [heard(2)]}, attempt=store.begin_attempt(BAD))
+        write_shard(store, BAD, {"a": [with_errors(2)]}, attempt=store.begin_attempt(BAD))
     name = next(entry.name for entry in store.backend.list(table) if "run_id=bad" in entry.name)
     sound = store.backend.read(name)
     column = pq.read_metadata(pa.BufferReader(sound)).row_group(0).column(3)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from store_factory import REFERENCE, begin_run, heard, write_shard
+from store_factory import REFERENCE, begin_run, with_errors, write_shard
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.report import make_page
@@ -37,7 +37,7 @@ def board(store: Store) -> dict[str, dict[str, object]]:
 
 def test_error_kinds_sum_to_wer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=4)
-    one_cell(store, [heard(1), "red green", INSERTED, REFERENCE])
+    one_cell(store, [with_errors(1), "red green", INSERTED, REFERENCE])
     row = board(store)["all"]
     kinds = [row[f"{kind}_rate"] for kind in ("substitution", "deletion", "insertion")]
     assert kinds == [100 / 16, 200 / 16, 500 / 16]
@@ -47,14 +47,14 @@ def test_error_kinds_sum_to_wer(store: Store) -> None:
 
 def test_loops_are_counted(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=2)
-    one_cell(store, [heard(0)])
+    one_cell(store, [with_errors(0)])
     write_shard(store, CellKey("run", "babble", "source"), {"u9": ["na " * 40]}, shard=1, flags=("collapsed",))
     assert (board(store)["all"]["loop_rate"], board(store)["all"]["over_100_rate"]) == (50.0, 50.0)
 
 
 def test_steps_have_kinds(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=1)
-    write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [INSERTED, "red", heard(1)]})
+    write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [INSERTED, "red", with_errors(1)]})
     with Catalogue(store) as catalogue:
         rows = catalogue.query("SELECT substitutions, deletions, insertions, errors FROM steps ORDER BY step").rows
     assert rows == [(0, 0, 5, 5), (0, 3, 0, 3), (1, 0, 0, 1)]
@@ -63,7 +63,7 @@ def test_steps_have_kinds(store: Store) -> None:
 def test_silence_counts_insertions_per_minute(store: Store) -> None:
     cells = [("noise", "babble", "source"), ("silence", "room", "source")]
     begin_run(store, "run", cells, utterances=2)
-    one_cell(store, [heard(1), heard(1)])
+    one_cell(store, [with_errors(1), with_errors(1)])
     key = CellKey("run", "room", "source")
     write_shard(store, key, {"u0": ["thank you"], "u1": [""]}, reference="", audio_seconds=30.0)
     found = board(store)
@@ -79,7 +79,7 @@ def test_silence_counts_insertions_per_minute(store: Store) -> None:
 def test_silence_in_domain_keeps_wer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=2)
     key = CellKey("run", "babble", "source")
-    write_shard(store, key, {"a": [heard(1)]})
+    write_shard(store, key, {"a": [with_errors(1)]})
     write_shard(store, key, {"b": ["thanks for watching"]}, shard=1, reference="", audio_seconds=60.0)
     row = board(store)["all"]
     assert (row["wer"], row["insertions_per_minute"]) == (25.0, 3.0)
@@ -88,7 +88,7 @@ def test_silence_in_domain_keeps_wer(store: Store) -> None:
 @pytest.mark.parametrize(("errors", "wer", "sentences"), [("exclude", 25.0, 100.0), ("delete", 62.5, 100.0)])
 def test_suite_decides_how_errors_count(store: Store, errors: str, wer: float, sentences: float) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], errors=errors)
-    write_shard(store, CellKey("run", "babble", "source"), {"a": [heard(1)], "b": None})
+    write_shard(store, CellKey("run", "babble", "source"), {"a": [with_errors(1)], "b": None})
     row = board(store)["all"]
     assert (row["wer"], row["sentence_error_rate"], row["in_error"]) == (wer, sentences, 1)
     with Catalogue(store) as catalogue:
@@ -102,7 +102,7 @@ def sliced(store: Store) -> Store:
     begin_run(store, "run", [("noise", "babble", method) for method in ("source", "em-tok")], utterances=12)
     for method in ("source", "em-tok"):
         for number in range(12):
-            states = [heard(number % 4), heard(number % 3)]
+            states = [with_errors(number % 4), with_errors(number % 3)]
             write_shard(
                 store,
                 CellKey("run", "babble", method),
@@ -154,7 +154,7 @@ def test_page_slices_keep_methods_apart(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", method) for method in ("source", "em-tok")], utterances=2)
     for method, genders in (("source", "fm"), ("em-tok", "m")):
         for gender in genders:
-            states = [heard(2), heard(1)][: 1 if method == "source" else 2]
+            states = [with_errors(2), with_errors(1)][: 1 if method == "source" else 2]
             key = CellKey("run", "babble", method)
             write_shard(store, key, {gender: states}, shard="fm".index(gender), metadata=f'{{"gender": "{gender}"}}')
     rows = re.findall(r'<tr><th scope="row">([fm])</th>(.*?)</tr>', make_page(store, "run").html, re.DOTALL)
@@ -173,12 +173,12 @@ def test_every_report_handles_silence(store: Store) -> None:
             catalogue.report(name)
     text = make_page(store, "run").html
     assert not re.search(r">\s*nan\b", text)
-    assert text.count("thank you") == 1, "what source heard in silence"
+    assert text.count("thank you") == 1, "what source transcribed in silence"
 
 
 def test_page_shows_texts_of_missing_scorer(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "em-tok")], utterances=1)
-    write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [heard(2), heard(1)]})
+    write_shard(store, CellKey("run", "babble", "em-tok"), {"u": [with_errors(2), with_errors(1)]})
     plan = [replace(row, scorer="gone:normalize") for row in store.plan("run")]
     store.write_plan("run", plan)
     with Catalogue(store) as catalogue:

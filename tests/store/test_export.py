@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from conftest import Command
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, CellKey, Store, views
@@ -39,9 +39,11 @@ def fill(store: Store, run_id: str, day: int = 1) -> None:
     begin_run(store, run_id, cells, created_at=datetime(2026, 1, day, tzinfo=UTC))
     for method, errors in (("source", 2), ("em-tok", 1)):
         key = CellKey(run_id, "a", method)
-        write_shard(store, key, {"x": [heard(2), heard(errors)], "y": [heard(1), heard(errors)]})
+        write_shard(
+            store, key, {"x": [with_errors(2), with_errors(errors)], "y": [with_errors(1), with_errors(errors)]}
+        )
         end_attempt(store, key, group="noise")
-    write_shard(store, CellKey(run_id, "b", "source"), {"x": [heard(4)], "y": None})
+    write_shard(store, CellKey(run_id, "b", "source"), {"x": [with_errors(4)], "y": None})
 
 
 def read(file: Path, folder: Path) -> dict[str, object]:
@@ -157,13 +159,13 @@ def test_bucket_export_needs_copy(s3: object, tmp_path: Path) -> None:
 def test_export_has_column_comments(store: Store, tmp_path: Path) -> None:
     export(store, tmp_path / "x.duckdb")
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as connection:
-        said = connection.execute(
+        comments = connection.execute(
             "SELECT schema_name || '.' || table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
         ).fetchall()
         (about,) = connection.execute(
             "SELECT comment FROM duckdb_views() WHERE schema_name = 'main' AND view_name = 'cells'"
         ).fetchone()
-    columns = {(table, column): meaning for table, column, meaning in said}
+    columns = {(table, column): meaning for table, column, meaning in comments}
     for view in views().values():
         assert view.name == "edits" or all(
             columns[f"main.{view.name}", name] == view.columns[name] for name in view.columns

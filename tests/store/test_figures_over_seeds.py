@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from rich.console import Console
-from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+from store_factory import begin_run, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.compare import compare
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -41,7 +41,7 @@ def fill(store: Store, run_id: str = "run", seeds: tuple[int, ...] = SEEDS, left
             continue
         before = SOURCE[group, domain]
         after = SAMPLED[group, domain][seed[0]] if seed else before
-        states = {f"u{i}": [heard(n) for n in pair] for i, pair in enumerate(zip(before, after, strict=True))}
+        states = {f"u{i}": [with_errors(n) for n in pair] for i, pair in enumerate(zip(before, after, strict=True))}
         write_shard(store, key, states, attempt=store.begin_attempt(key))
         end_attempt(store, key, group=group)
 
@@ -80,9 +80,9 @@ def both(whole: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def copy_of(store: Store, place: Path) -> Store:
-    shutil.copytree(store.location, place)
-    return Store.open(place)
+def copy_of(store: Store, folder: Path) -> Store:
+    shutil.copytree(store.location, folder)
+    return Store.open(folder)
 
 
 def rows(store: Store, sql: str) -> list[tuple[object, ...]]:
@@ -178,7 +178,7 @@ def test_packs_keep_seeds_apart(store: Store) -> None:
     assert (rows(store, "SELECT * FROM steps ORDER BY ALL"), store.done(key, "vacuum.em-tok.1")) == (steps, done)
     assert len(store.cells(key)) == 1
     assert store.begin_attempt(key) == 2
-    write_shard(store, key, {"u0": [heard(2), heard(3)]}, attempt=2)
+    write_shard(store, key, {"u0": [with_errors(2), with_errors(3)]}, attempt=2)
     (changed,) = rows(store, "SELECT wer_by_seed FROM domains WHERE domain = 'vacuum' AND method = 'em-tok'")
     assert changed == ([25.0, 50.0, 0.0],)
 

@@ -244,7 +244,7 @@ def test_removed_lease_is_lost(store: Store) -> None:
         store.backend.remove([FIRST])
         with pytest.raises(LeaseLostError, match=r"is gone, .*the run was removed, or begun again"):
             held.check(store)
-    assert not store.backend.exists(FIRST), "whoever lost a lease does not write it"
+    assert not store.backend.exists(FIRST), "a process that lost a lease does not write it"
 
 
 def test_number_is_not_reused(store: Store) -> None:
@@ -263,7 +263,7 @@ def test_number_is_not_reused(store: Store) -> None:
     sleeper.__exit__(None, None, None)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which processes are dead and not yet buried")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports which processes are zombies")
 def test_zombie_holds_nothing(store: Store) -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     alive = replace(Holder.this_process(), process=child.pid, started=_started(child.pid))

@@ -8,7 +8,7 @@ import pandas
 import polars
 import pyarrow as pa
 import pytest
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core import open_store
 from emtta_core.errors import EmttaError, StoreError, UsageError
@@ -18,16 +18,16 @@ SQL = "SELECT domain, wer, created_at FROM cells INNER JOIN runs USING (run_id) 
 
 
 @pytest.fixture
-def place(location: str) -> str:
+def store_location(location: str) -> str:
     store = Store.open(location, create=True)
     begin_run(store, "run", [("noise", "babble", "source"), ("noise", "vacuum", "source")])
     for domain, errors in (("babble", 1), ("vacuum", 2)):
-        write_shard(store, CellKey("run", domain, "source"), {"a": [heard(errors)], "b": [heard(errors)]})
+        write_shard(store, CellKey("run", domain, "source"), {"a": [with_errors(errors)], "b": [with_errors(errors)]})
     return location
 
 
-def test_pandas_polars_and_arrow_rows_agree(place: str) -> None:
-    with open_store(place) as store:
+def test_pandas_polars_and_arrow_rows_agree(store_location: str) -> None:
+    with open_store(store_location) as store:
         found = store.sql(f"{SQL} ORDER BY domain", method="source")
     assert isinstance(found.df(), pandas.DataFrame)
     assert isinstance(found.pl(), polars.DataFrame)
@@ -36,16 +36,16 @@ def test_pandas_polars_and_arrow_rows_agree(place: str) -> None:
     assert str(found.df()["created_at"].dt.tz) == found.pl()["created_at"].dtype.time_zone == "UTC"
 
 
-def test_report_takes_run_and_parameters(place: str) -> None:
-    store = open_store(place)
+def test_report_takes_run_and_parameters(store_location: str) -> None:
+    store = open_store(store_location)
     assert store.report("domains", run="run", group="noise").df().shape[0] == 2
     assert store.report("worsened", limit=3).rows == []
     assert store.report("runs").records[0]["run_id"] == "run"
-    assert repr(store) == f"open_store({place!r})"
+    assert repr(store) == f"open_store({store_location!r})"
 
 
-def test_usage_errors_are_explained(place: str, tmp_path: Path) -> None:
-    store = open_store(place)
+def test_usage_errors_are_explained(store_location: str, tmp_path: Path) -> None:
+    store = open_store(store_location)
     with pytest.raises(UsageError, match="unknown run 'no'; choose from: run"):
         store.report("domains", run="no")
     with pytest.raises(UsageError, match=r"the query's \$method has no value; give one"):
@@ -59,8 +59,8 @@ def test_usage_errors_are_explained(place: str, tmp_path: Path) -> None:
         open_store("")
 
 
-def test_missing_library_names_install(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = open_store(place).sql("SELECT 1 AS x")
+def test_missing_library_names_install(store_location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = open_store(store_location).sql("SELECT 1 AS x")
     monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(EmttaError, match=r"pl\(\) needs the package polars, .*: pip install polars"):
         found.pl()

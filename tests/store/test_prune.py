@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.store import Catalogue, CellKey, PreparedRow, Store
@@ -29,7 +29,7 @@ def add(
     key = CellKey(run_id, "babble", "source")
     begin_run(store, run_id, [("noise", "babble", "source")], created_at=NOW - timedelta(days=days))
     store.write_run(run_id, replace(store.run(run_id), suite=suite))
-    texts = {"a": [heard(1)], "b": [heard(1)]} if complete else {"a": [heard(1)]}
+    texts = {"a": [with_errors(1)], "b": [with_errors(1)]} if complete else {"a": [with_errors(1)]}
     write_shard(store, key, texts, attempt=store.begin_attempt(key))
     end_attempt(store, key, group="noise")
     store.write_log(key, 1, b"a line\n")

@@ -160,14 +160,14 @@ def test_memory_hungry_query_is_stopped(sql: str, words: str, store: Store) -> N
 @pytest.mark.parametrize("verb", ["sql", "report", "view"])
 def test_every_query_command_takes_limits(verb: str, emtta: Command, store: Store) -> None:
     words = {"sql": ["SELECT 1"], "report": ["domains"], "view": ["--no-browser"]}[verb]
-    for option, value, said in (
+    for option, value, message in (
         ("--timeout", "-1", "a time limit of -1 s is out of range"),
         ("--memory", "much", "'much' is not an amount of memory"),
         ("--memory", "1kB", "a memory limit of 1.0 kB is too small; give at least 50.0 MB"),
     ):
         outcome = emtta(verb, *words, option, value, "--store", store.location)
         assert outcome.code == 2
-        assert said in " ".join(outcome.err.split())
+        assert message in " ".join(outcome.err.split())
 
 
 def test_stopped_query_names_its_limit(emtta: Command, store: Store) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from conftest import new_location
-from store_factory import begin_run, heard, write_shard
+from s3_server import S3Server
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.store import Catalogue, CellKey, Store
@@ -16,7 +17,7 @@ from emtta_core.store.tables import TABLES
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store.open(new_location(request, tmp_path_factory.mktemp("place")), create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
-    write_shard(store, CellKey("run", "babble", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    write_shard(store, CellKey("run", "babble", "source"), {"a": [with_errors(1)], "b": [with_errors(1)]})
     return store
 
 
@@ -136,13 +137,13 @@ def test_other_read_functions_are_refused(source: str, where: str, folder: Store
         Catalogue(folder).query(where.format(source))
 
 
-def test_bucket_exposes_no_other_object(request: pytest.FixtureRequest, s3: object) -> None:
+def test_bucket_exposes_no_other_object(s3: S3Server) -> None:
     bucket = s3.bucket()
     store = Store.open(f"s3://{bucket}/mine", create=True)
     begin_run(store, "run", [("noise", "babble", "source")])
     other = Store.open(f"s3://{bucket}/other", create=True)
     begin_run(other, "run", [("noise", "babble", "source")])
-    mine, theirs = (f"{place}/runs/run_id=run/run.parquet" for place in (store.location, other.location))
+    mine, theirs = (f"{location}/runs/run_id=run/run.parquet" for location in (store.location, other.location))
     catalogue = Catalogue(store)
     assert len(catalogue.query(f"SELECT suite FROM '{mine}'").rows) == 1
     with pytest.raises(EmttaError, match="disabled by configuration"):

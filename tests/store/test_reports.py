@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from store_factory import ERROR, begin_run, end_attempt, heard, write_shard
+from store_factory import ERROR, begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import normalizer
@@ -33,7 +33,7 @@ def fill(store: Store, run_id: str = "run", created_at: datetime = datetime(2026
             key = CellKey(run_id, domain, method)
             start = ERRORS[group, domain]["source"]
             states = {
-                f"u{i}": [heard(first), heard(last)] if method != "source" else [heard(last)]
+                f"u{i}": [with_errors(first), with_errors(last)] if method != "source" else [with_errors(last)]
                 for i, (first, last) in enumerate(zip(start, errors, strict=True))
             }
             write_shard(store, key, states)
@@ -128,7 +128,7 @@ def test_incomplete_figure_is_hidden(store: Store) -> None:
     fill(store)
     plan = [(group, domain, "source") for group, domain in ERRORS] + [("noise", "typing", "source")]
     begin_run(store, "run", plan)
-    write_shard(store, CellKey("run", "typing", "source"), {"a": [heard(0)]})
+    write_shard(store, CellKey("run", "typing", "source"), {"a": [with_errors(0)]})
     rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
     for group in ("noise", "all"):
         assert (rows[group]["wer"], rows[group]["wer_low"], rows[group]["change_percent"]) == (None, None, None)
@@ -136,7 +136,7 @@ def test_incomplete_figure_is_hidden(store: Store) -> None:
     assert rows["accent"]["wer"] == 12.5
     assert rows["accent"]["reason_hidden"] is None
 
-    write_shard(store, CellKey("run", "typing", "source"), {"b": [heard(0)]}, attempt=2)
+    write_shard(store, CellKey("run", "typing", "source"), {"b": [with_errors(0)]}, attempt=2)
     rows = {row["group"]: row for row in Catalogue(store).report("leaderboard").records}
     assert rows["noise"]["wer"] == pytest.approx(50)
 
@@ -144,8 +144,8 @@ def test_incomplete_figure_is_hidden(store: Store) -> None:
 def test_utterance_in_error_is_excluded(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "source")], utterances=3)
     key = CellKey("run", "babble", "source")
-    write_shard(store, key, {"a": [heard(2)], "b": None})
-    write_shard(store, key, {"c": [heard(4)]}, shard=1, reference="…")
+    write_shard(store, key, {"a": [with_errors(2)], "b": None})
+    write_shard(store, key, {"c": [with_errors(4)]}, shard=1, reference="…")
     catalogue = Catalogue(store)
     row = catalogue.report("leaderboard").records[0]
     assert (row["in_error"], row["wer"], row["reason_hidden"]) == (2, 50.0, None)
@@ -168,7 +168,7 @@ def test_all_error_domain_is_hidden(store: Store) -> None:
 def test_no_source_means_no_change(store: Store) -> None:
     begin_run(store, "run", [("noise", "babble", "em-tok"), ("noise", "babble", "my-own")], utterances=1)
     for method in ("em-tok", "my-own"):
-        write_shard(store, CellKey("run", "babble", method), {"a": [heard(1)]})
+        write_shard(store, CellKey("run", "babble", method), {"a": [with_errors(1)]})
     rows = Catalogue(store).report("leaderboard").records
     assert [(row["method"], row["wer"], row["change_percent"]) for row in rows[::2]] == [
         ("em-tok", 25.0, None),
@@ -198,7 +198,7 @@ def test_failures_explain_gaps(store: Store) -> None:
     cells = [("noise", domain, "source") for domain in ("done", "failed", "partial", "missing")]
     begin_run(store, "run", cells)
     for domain, texts in {"done": "ab", "failed": "a", "partial": "a"}.items():
-        write_shard(store, CellKey("run", domain, "source"), {name: [heard(1)] for name in texts})
+        write_shard(store, CellKey("run", domain, "source"), {name: [with_errors(1)] for name in texts})
     failed = CellKey("run", "failed", "source")
     end_attempt(store, failed, group="noise", attempt=2, error="no such device: cuda:9")  # the first was killed
     rows = Catalogue(store).report("failures").records
@@ -223,9 +223,9 @@ def test_history_uses_previous_night(store: Store) -> None:
         begin_run(store, run_id, cells, utterances=1, created_at=datetime(2026, 11, day, tzinfo=UTC))
         for method, errors in methods.items():
             if errors is not None:
-                write_shard(store, CellKey(run_id, "vacuum", method), {"u": [heard(errors)]})
-    told = Catalogue(store).report("history").records
-    assert {(row["run_id"], row["method"]): row["since_last"] for row in told} == {
+                write_shard(store, CellKey(run_id, "vacuum", method), {"u": [with_errors(errors)]})
+    rows = Catalogue(store).report("history").records
+    assert {(row["run_id"], row["method"]): row["since_last"] for row in rows} == {
         ("first", "source"): None,
         ("first", "em-tok"): None,
         ("second", "source"): 25.0,
@@ -255,28 +255,28 @@ def test_incomplete_step_is_hidden(store: Store) -> None:
     domains = ("a", "b", "c", "d")
     begin_run(store, "run", [("noise", domain, "em-tok") for domain in domains])
     for domain in ("a", "b"):
-        states = {"x": [heard(2), heard(1)], "y": [heard(2), heard(1)]}
+        states = {"x": [with_errors(2), with_errors(1)], "y": [with_errors(2), with_errors(1)]}
         write_shard(store, CellKey("run", domain, "em-tok"), states)
-    write_shard(store, CellKey("run", "c", "em-tok"), {"x": [heard(4), heard(4)], "y": [heard(4)]})
-    (begun, ended) = Catalogue(store).report("steps").records
-    assert (begun["domains"], begun["planned"]) == (3, 4)
-    assert begun["reason_hidden"] == "1 of 4 domains incomplete: d (0 of 2 utterances)"
-    assert ended["reason_hidden"] == "2 of 4 domains incomplete: c (1 of 2 utterances), d (0 of 2 utterances)"
-    for row in (begun, ended):
+    write_shard(store, CellKey("run", "c", "em-tok"), {"x": [with_errors(4), with_errors(4)], "y": [with_errors(4)]})
+    (first, last) = Catalogue(store).report("steps").records
+    assert (first["domains"], first["planned"]) == (3, 4)
+    assert first["reason_hidden"] == "1 of 4 domains incomplete: d (0 of 2 utterances)"
+    assert last["reason_hidden"] == "2 of 4 domains incomplete: c (1 of 2 utterances), d (0 of 2 utterances)"
+    for row in (first, last):
         assert [row[name] for name in ("entropy", "wer", "pooled_wer", "change_percent")] == [None] * 4
-    write_shard(store, CellKey("run", "c", "em-tok"), {"y": [heard(4), heard(4)]}, attempt=2)
-    write_shard(store, CellKey("run", "d", "em-tok"), {"x": [heard(0), heard(0)], "y": None})
-    (begun, ended) = Catalogue(store).report("steps").records
-    assert (ended["domains"], ended["planned"], ended["reason_hidden"]) == (4, 4, None)
-    assert (begun["wer"], ended["wer"]) == (50.0, 37.5)
+    write_shard(store, CellKey("run", "c", "em-tok"), {"y": [with_errors(4), with_errors(4)]}, attempt=2)
+    write_shard(store, CellKey("run", "d", "em-tok"), {"x": [with_errors(0), with_errors(0)], "y": None})
+    (first, last) = Catalogue(store).report("steps").records
+    assert (last["domains"], last["planned"], last["reason_hidden"]) == (4, 4, None)
+    assert (first["wer"], last["wer"]) == (50.0, 37.5)
 
 
 def test_no_figure_mixes_normalizers(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
-    write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": [heard(0)]})
-    write_shard(store, CellKey("run", "b", "source"), {"x": [heard(0)]})
+    write_shard(store, CellKey("run", "a", "source"), {"x": [with_errors(0)], "y": [with_errors(0)]})
+    write_shard(store, CellKey("run", "b", "source"), {"x": [with_errors(0)]})
     monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-english/9"})
-    write_shard(store, CellKey("run", "b", "source"), {"y": [heard(0)]}, attempt=2)
+    write_shard(store, CellKey("run", "b", "source"), {"y": [with_errors(0)]}, attempt=2)
     catalogue = Catalogue(store)
     whole, mixed = catalogue.query("FROM cells ORDER BY position").records
     scored_by = f"scored by {normalizer('en').name}, whisper-english/9"
@@ -289,9 +289,9 @@ def test_no_figure_mixes_normalizers(store: Store, monkeypatch: pytest.MonkeyPat
 def test_languages_may_differ_in_normalizer(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
-    write_shard(store, key, {"x": [heard(0)]})
+    write_shard(store, key, {"x": [with_errors(0)]})
     monkeypatch.setattr("store_factory.LANGUAGE", "de")
-    write_shard(store, key, {"y": [heard(1)]}, shard=1)
+    write_shard(store, key, {"y": [with_errors(1)]}, shard=1)
     assert Catalogue(store).report("domains").records[0]["wer"] == 12.5
 
 
@@ -300,17 +300,19 @@ def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -
     begin_run(store, "run", cells, utterances=1)
     begin_run(store, "other", cells[:1], utterances=1)
     for run_id, domain, method in (("run", "a", "source"), ("run", "a", "em-tok"), ("other", "a", "source")):
-        write_shard(store, CellKey(run_id, domain, method), {"x": [heard(1)]})
-    write_shard(store, CellKey("run", "b", "source"), {"x": [heard(1)]})
+        write_shard(store, CellKey(run_id, domain, method), {"x": [with_errors(1)]})
+    write_shard(store, CellKey("run", "b", "source"), {"x": [with_errors(1)]})
     assert {row["wer"] for row in Catalogue(store).query("FROM cells").records} == {25.0, None}
     monkeypatch.setattr("store_factory.score", lambda *given: score(*given) | {"normalizer": "whisper-basic/9"})
-    write_shard(store, CellKey("run", "b", "em-tok"), {"x": [heard(1)]})
+    write_shard(store, CellKey("run", "b", "em-tok"), {"x": [with_errors(1)]})
     catalogue = Catalogue(store)
     release = normalizer("en").name.partition("/")[2]
     reason = f"the run was scored by the releases {release} and 9 of the normalizer; score it again with emtta score"
     rows = catalogue.query("FROM cells WHERE run_id = 'run'").records
     assert {(row["wer"], row["change_percent"], row["reason_hidden"]) for row in rows} == {(None, None, reason)}
-    for row in catalogue.query("FROM groups WHERE run_id = 'run'").records:
+    groups = catalogue.query("FROM groups WHERE run_id = 'run'").records
+    assert {row["method"] for row in groups} == {"source", "em-tok"}
+    for row in groups:
         assert (row["wer"], row["pooled_wer"], row["change_percent"]) == (None, None, None)
         assert row["reason_hidden"] == f"2 of 2 domains incomplete: a ({reason}), b ({reason})"
     assert [row["wer"] for row in catalogue.query("FROM cells WHERE run_id = 'other'").records] == [25.0]
@@ -319,9 +321,9 @@ def test_no_mean_mixes_releases(store: Store, monkeypatch: pytest.MonkeyPatch) -
 def test_flags_count_cut_and_collapsed(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source")])
     key = CellKey("run", "a", "source")
-    write_shard(store, key, {"x": [heard(0)], "y": None})
-    write_shard(store, key, {"z": [heard(4)]}, shard=1, flags=("truncated", "collapsed"))
-    write_shard(store, key, {"w": [heard(1)], "v": [heard(1)]}, shard=2, flags=("truncated", "gated"))
+    write_shard(store, key, {"x": [with_errors(0)], "y": None})
+    write_shard(store, key, {"z": [with_errors(4)]}, shard=1, flags=("truncated", "collapsed"))
+    write_shard(store, key, {"w": [with_errors(1)], "v": [with_errors(1)]}, shard=2, flags=("truncated", "gated"))
     (row,) = Catalogue(store).report("flags").records
     assert (row["gated"], row["reverted"]) == (2, 0)
     assert (row["language"], row["method"], row["hypotheses"]) == ("en", "source", 4)
@@ -346,7 +348,7 @@ def test_paper_figures_match_suite(
     toml = f'domains = [{{ name = "BA", group = "noise", corpus = {{ limit = 3, name = "{corpus}" }}{corruption} }}]'
     begin_run(store, "run", [("noise", "BA", "source")], suite_toml=f'name = "{suite}"\n{toml}\n')
     store.write_run("run", replace(store.run("run"), suite=suite))
-    write_shard(store, CellKey("run", "BA", "source"), {"a": [heard(1)], "b": [heard(1)]})
+    write_shard(store, CellKey("run", "BA", "source"), {"a": [with_errors(1)], "b": [with_errors(1)]})
     rows = Catalogue(store).report("paper").records
     (ours,) = [row for row in rows if row["wer"] is not None]
     assert (ours["suite"], ours["group"], ours["wer"]) == (expected, "noise", 25.0)
@@ -355,7 +357,7 @@ def test_paper_figures_match_suite(
 
 def test_coverage_counts_planned_and_done(store: Store) -> None:
     begin_run(store, "run", [("noise", "a", "source"), ("noise", "b", "source")])
-    write_shard(store, CellKey("run", "a", "source"), {"x": [heard(0)], "y": None})
+    write_shard(store, CellKey("run", "a", "source"), {"x": [with_errors(0)], "y": None})
     rows = Catalogue(store).report("coverage").records
     assert [row["group"] for row in rows] == ["noise", "all"]
     for row in rows:
@@ -398,7 +400,7 @@ def test_partial_run_keeps_columns(name: str, partial: Catalogue, complete: Cata
     found = partial.report(name)
     assert found.columns == complete.report(name).columns
     silent = {"between", "forgetting", "languages", "pairs", "paper", "robustness", "seeds", "stream", "sweep"}
-    assert found.rows or name in silent, "what the run has nothing to say on"
+    assert found.rows or name in silent, "only these reports are empty for this run"
     for form in (found.markdown, found.csv, found.json):
         assert form()
 
@@ -409,9 +411,9 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
     store = Store.open(tmp_path_factory.mktemp("partial"), create=True)
     cells = [(*where, method) for where in ERRORS for method in ("source", "em-tok-b")]
     begin_run(store, "run", cells)
-    write_shard(store, CellKey("run", "vacuum", "source"), {"u0": [heard(2)], "u1": [heard(2)]})
-    write_shard(store, CellKey("run", "vacuum", "em-tok-b"), {"u0": [heard(2), heard(3)]})
-    write_shard(store, CellKey("run", "babble", "source"), {"u0": None, "u1": [heard(1)]})
+    write_shard(store, CellKey("run", "vacuum", "source"), {"u0": [with_errors(2)], "u1": [with_errors(2)]})
+    write_shard(store, CellKey("run", "vacuum", "em-tok-b"), {"u0": [with_errors(2), with_errors(3)]})
+    write_shard(store, CellKey("run", "babble", "source"), {"u0": None, "u1": [with_errors(1)]})
     end_attempt(store, CellKey("run", "babble", "em-tok-b"), group="noise", error="out of memory")
     with Catalogue(store) as catalogue:
         catalogue.cache_rows()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from results_page import Question, questions, renew
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.errors import EmttaError, UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -29,7 +29,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
         last = 2 if method == "source" else 3 if group == "noise" else 1
         done = 5 if (group, method) == ("accent", "em-seq") else 6
         key = CellKey("demo", domain, method, seed)
-        write_shard(store, key, {f"u{i}": [heard(2), heard(last)] for i in range(done)})
+        write_shard(store, key, {f"u{i}": [with_errors(2), with_errors(last)] for i in range(done)})
         end_attempt(store, key, group=group)
     assert update_statistics(store, "demo")
     return Catalogue(store)

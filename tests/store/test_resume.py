@@ -4,7 +4,7 @@ import logging
 import random
 
 import pytest
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.store import Catalogue, CellKey, Store
 
@@ -36,10 +36,10 @@ def cell(store: Store) -> dict[str, object]:
 
 
 def test_successive_attempts_add_up(store: Store) -> None:
-    write_shard(store, KEY, {f"u{i}": [heard(1)] for i in range(5)}, attempt=1)
+    write_shard(store, KEY, {f"u{i}": [with_errors(1)] for i in range(5)}, attempt=1)
     assert set(store.done(KEY, CELL)) == {f"u{i}" for i in range(5)}
     assert (cell(store)["state"], cell(store)["done"], cell(store)["wer"]) == ("partial", 5, 25.0)
-    write_shard(store, KEY, {f"u{i}": [heard(2)] for i in range(5, 12)}, attempt=2)
+    write_shard(store, KEY, {f"u{i}": [with_errors(2)] for i in range(5, 12)}, attempt=2)
     end_attempt(store, KEY, group="noise", attempt=2)
     assert {name: attempt for name, (attempt, _) in counted(store).items()} == {
         f"u{i}": 1 if i < 5 else 2 for i in range(12)
@@ -48,13 +48,13 @@ def test_successive_attempts_add_up(store: Store) -> None:
 
 
 def test_newer_attempt_supersedes_older(store: Store) -> None:
-    write_shard(store, KEY, {"a": [heard(2)]}, attempt=1)
-    write_shard(store, KEY, {"a": [heard(1)]}, attempt=2)
-    assert counted(store) == {"a": (2, heard(1))}
+    write_shard(store, KEY, {"a": [with_errors(2)]}, attempt=1)
+    write_shard(store, KEY, {"a": [with_errors(1)]}, attempt=2)
+    assert counted(store) == {"a": (2, with_errors(1))}
 
 
 def test_failed_attempt_removes_nothing(store: Store) -> None:
-    write_shard(store, KEY, {f"u{i}": [heard(1)] for i in range(12)}, attempt=1)
+    write_shard(store, KEY, {f"u{i}": [with_errors(1)] for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     write_shard(store, KEY, {"u0": None}, attempt=2)
     end_attempt(store, KEY, group="noise", attempt=2, error="out of memory")
@@ -64,7 +64,7 @@ def test_failed_attempt_removes_nothing(store: Store) -> None:
 
 
 def test_kill_keeps_cell_complete(store: Store) -> None:
-    write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
+    write_shard(store, KEY, {f"u{i}": [with_errors(1)] if i else None for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     before = cell(store)
     assert (before["state"], before["in_error"], before["wer"]) == ("complete", 1, 25.0)
@@ -79,7 +79,7 @@ def test_kill_keeps_cell_complete(store: Store) -> None:
 
 
 def test_newest_finished_attempt_decides(store: Store) -> None:
-    write_shard(store, KEY, {f"u{i}": [heard(1)] if i else None for i in range(12)}, attempt=1)
+    write_shard(store, KEY, {f"u{i}": [with_errors(1)] if i else None for i in range(12)}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1)
     end_attempt(store, KEY, group="noise", attempt=2, error="1 of 12 utterances are in error")  # the limit was lowered
     assert (cell(store)["state"], cell(store)["error"]) == ("failed", "1 of 12 utterances are in error")
@@ -94,7 +94,7 @@ def test_interrupted_cell_is_not_failed(store: Store) -> None:
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     end_attempt(store, KEY, group="noise", attempt=2, **stopped)
     assert (cell(store)["state"], cell(store)["error"]) == ("missing", "asked to stop")
-    write_shard(store, KEY, {"u0": [heard(1)]}, attempt=2)
+    write_shard(store, KEY, {"u0": [with_errors(1)]}, attempt=2)
     assert (cell(store)["state"], cell(store)["error"]) == ("partial", "asked to stop")
     write_shard(store, KEY, {f"u{i}": None for i in range(12)}, attempt=3)
     end_attempt(store, KEY, group="noise", attempt=3, error="11 of 12 utterances are in error")
@@ -103,52 +103,52 @@ def test_interrupted_cell_is_not_failed(store: Store) -> None:
 
 
 def test_failed_cell_shows_reason(store: Store) -> None:
-    write_shard(store, KEY, {"u0": [heard(1)]}, attempt=1)
+    write_shard(store, KEY, {"u0": [with_errors(1)]}, attempt=1)
     end_attempt(store, KEY, group="noise", attempt=1, error="the device went away")
     assert (cell(store)["state"], cell(store)["done"]) == ("failed", 1)
     assert cell(store)["error"] == "the device went away"
 
 
 def test_success_supersedes_error(store: Store) -> None:
-    write_shard(store, KEY, {"a": None, "b": None, "c": [heard(1)]}, attempt=1)
-    write_shard(store, KEY, {"a": [heard(0)], "b": None, "c": None}, attempt=2)
-    assert counted(store) == {"a": (2, heard(0)), "b": (2, None), "c": (1, heard(1))}
+    write_shard(store, KEY, {"a": None, "b": None, "c": [with_errors(1)]}, attempt=1)
+    write_shard(store, KEY, {"a": [with_errors(0)], "b": None, "c": None}, attempt=2)
+    assert counted(store) == {"a": (2, with_errors(0)), "b": (2, None), "c": (1, with_errors(1))}
 
 
 def test_scored_utterance_beats_unscored(store: Store) -> None:
-    write_shard(store, KEY, {"a": [heard(1)]}, attempt=1, reference="red green blue river")
-    write_shard(store, KEY, {"a": [heard(1)], "b": [heard(1)]}, attempt=2, reference="…")
+    write_shard(store, KEY, {"a": [with_errors(1)]}, attempt=1, reference="red green blue river")
+    write_shard(store, KEY, {"a": [with_errors(1)], "b": [with_errors(1)]}, attempt=2, reference="…")
     assert {name: attempt for name, (attempt, _) in counted(store).items()} == {"a": 1, "b": 2}
     assert (cell(store)["done"], cell(store)["in_error"], cell(store)["words"]) == (2, 1, 4)
 
 
 def test_other_identity_does_not_count(store: Store) -> None:
-    write_shard(store, KEY, {"a": [heard(1)], "b": [heard(1)]}, attempt=1)
-    write_shard(store, KEY, {"a": [heard(4)], "z": [heard(4)]}, attempt=2, cell_id="stale")
-    assert counted(store) == {"a": (1, heard(1)), "b": (1, heard(1))}
+    write_shard(store, KEY, {"a": [with_errors(1)], "b": [with_errors(1)]}, attempt=1)
+    write_shard(store, KEY, {"a": [with_errors(4)], "z": [with_errors(4)]}, attempt=2, cell_id="stale")
+    assert counted(store) == {"a": (1, with_errors(1)), "b": (1, with_errors(1))}
     assert set(store.done(KEY, "stale")) == {"a", "z"}
 
 
 def test_unscored_hypotheses_are_not_done(store: Store) -> None:
-    write_shard(store, KEY, {"a": [heard(1)], "b": None}, attempt=1, scored=False)
+    write_shard(store, KEY, {"a": [with_errors(1)], "b": None}, attempt=1, scored=False)
     assert set(counted(store)) == {"b"}
-    write_shard(store, KEY, {"a": [heard(2)]}, attempt=2)
-    assert counted(store)["a"] == (2, heard(2))
+    write_shard(store, KEY, {"a": [with_errors(2)]}, attempt=2)
+    assert counted(store)["a"] == (2, with_errors(2))
 
 
 @pytest.mark.parametrize("table", ["hypotheses", "scores"])
 @pytest.mark.parametrize("keep", [0, 3, 200])
 def test_only_truncated_file_is_redone(table: str, keep: int, store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    write_shard(store, KEY, {"a": [heard(1)]}, shard=0)
-    write_shard(store, KEY, {"b": [heard(1)]}, shard=1)
+    write_shard(store, KEY, {"a": [with_errors(1)]}, shard=0)
+    write_shard(store, KEY, {"b": [with_errors(1)]}, shard=1)
     name = f"{table}/{KEY.folder}/001-00001.parquet"
     store.backend.write(name, store.backend.read(name)[:keep])
     with caplog.at_level(logging.WARNING, logger="emtta.store"):
         assert set(store.done(KEY, CELL)) == {"a"}
     assert store.backend.url(name) in caplog.text
     assert set(counted(store)) == {"a"}
-    write_shard(store, KEY, {"b": [heard(0)]}, attempt=store.begin_attempt(KEY))
-    assert counted(store) == {"a": (1, heard(1)), "b": (2, heard(0))}
+    write_shard(store, KEY, {"b": [with_errors(0)]}, attempt=store.begin_attempt(KEY))
+    assert counted(store) == {"a": (1, with_errors(1)), "b": (2, with_errors(0))}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -161,7 +161,7 @@ def test_store_and_sql_agree(seed: int, store: Store) -> None:
             write_shard(
                 store,
                 KEY,
-                {name: rng.choice([None, [heard(rng.randint(0, 4))]]) for name in part},
+                {name: rng.choice([None, [with_errors(rng.randint(0, 4))]]) for name in part},
                 attempt=attempt,
                 shard=shard,
                 cell_id=rng.choice([CELL, CELL, "stale"]),

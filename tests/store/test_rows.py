@@ -121,7 +121,7 @@ def test_suggested_fix_repairs_plan(broken: str, location: str) -> None:
         store.plan("run")
     record = str(refusal.value).split(", delete ")[1].split(" and run ")[0]
     store.backend.remove([record.removeprefix(f"{store.location}/")])
-    assert store.runs() == {}, "so that the next `emtta run` plans it anew"
+    assert store.runs() == {}, "so that the next `emtta run` plans it again"
     begin_run(store, "run", [("noise", "babble", "source")])
     assert len(store.plan("run")) == 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_factory import begin_run, end_attempt, heard, one_run, write_shard
+from store_factory import begin_run, end_attempt, one_run, with_errors, write_shard
 
 from emtta_core.store import Catalogue, CellKey, LinkRow, Store, run_list
 from emtta_core.store.compaction import compact
@@ -22,7 +22,7 @@ def add_half(store: Store, run_id: str, day: int = 24) -> None:
     """Add a run with one of its two cells done, and an utterance in error."""
     begin_run(store, run_id, CELLS, created_at=datetime(2026, 11, day, tzinfo=UTC))
     key = CellKey(run_id, "babble", "source")
-    write_shard(store, key, {"a": [heard(1)], "b": None}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(1)], "b": None}, attempt=store.begin_attempt(key))
     end_attempt(store, key, group="noise")
 
 
@@ -42,7 +42,7 @@ def store(tmp_path: Path) -> Store:
     compact(store, "packed")
     compact(store, "gone-on")
     key = CellKey("gone-on", "babble", "source")
-    write_shard(store, key, {"a": [heard(0)]}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(0)]}, attempt=store.begin_attempt(key))
     end_attempt(store, key, group="noise", attempt=2)
     add_half(store, "half")
     begin_run(store, "reusing", [CELLS[0]])
@@ -99,12 +99,12 @@ def test_list_always_equals_report(store: Store, read_again: list[set[str]]) -> 
     check_same(store)
     assert len(read_again.pop()) == 7
     check_same(store)
-    assert not read_again, "all are remembered"
+    assert not read_again, "all are cached"
     one_run(store, "new")
     check_same(store)
     assert read_again.pop() == {"new"}
     key = CellKey("half", "babble", "em-tok-b")
-    write_shard(store, key, {"a": [heard(1)], "b": [heard(1)]}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(1)], "b": [with_errors(1)]}, attempt=store.begin_attempt(key))
     rest(store)
     check_same(store)
     assert read_again.pop() >= {"half"}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import CLEAN, Command, Speech, SuiteFile
 from s3_server import S3Server
-from store_factory import begin_run, heard, one_run, write_shard
+from store_factory import begin_run, one_run, with_errors, write_shard
 
 from emtta_core.errors import EmttaError, StoreError
 from emtta_core.store import Catalogue, CellKey, Store
@@ -52,7 +52,7 @@ def between(server: S3Server, relay: Relay) -> Iterator[str]:
             proxy.shutdown()
 
 
-def carry(source: socket.socket, target: socket.socket) -> None:
+def forward(source: socket.socket, target: socket.socket) -> None:
     """Forward data from `source` to `target` until it ends, then shut down `target`."""
     with suppress(OSError):
         while data := source.recv(65_536):
@@ -74,11 +74,11 @@ WRITER = """
 """
 
 
-def test_killed_put_leaves_nothing(s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_put_leaves_nothing(s3: S3Server, bucket: str) -> None:
     halfway = threading.Event()
 
     def lose_the_rest(client: socket.socket, upstream: socket.socket) -> None:
-        threading.Thread(target=carry, args=(upstream, client), daemon=True).start()
+        threading.Thread(target=forward, args=(upstream, client), daemon=True).start()
         passed = 0
         while data := client.recv(4096):
             passed += len(data)
@@ -106,7 +106,7 @@ def test_lost_response_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pyte
     def lose_an_answer(client: socket.socket, upstream: socket.socket) -> None:
         head = client.recv(65_536)
         upstream.sendall(head)
-        threading.Thread(target=carry, args=(client, upstream), daemon=True).start()
+        threading.Thread(target=forward, args=(client, upstream), daemon=True).start()
         if b".parquet" in head.splitlines()[0] and head.startswith(b"PUT") and not lost:
             while answer := upstream.recv(65_536):
                 if b" 100 Continue" in answer:  # the client waits for this before it sends the content
@@ -115,22 +115,22 @@ def test_lost_response_does_no_harm(s3: S3Server, bucket: str, monkeypatch: pyte
                     lost.append(answer)
             client.shutdown(socket.SHUT_RDWR)
         else:
-            carry(upstream, client)
+            forward(upstream, client)
 
     with between(s3, lose_an_answer) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         store = Store.open(f"s3://{bucket}", create=True)
-        write_shard(store, KEY, {"a": [heard(1)]})
+        write_shard(store, KEY, {"a": [with_errors(1)]})
         assert b"200" in b"".join(lost).splitlines()[0], "the server did write it"
         with pytest.raises(StoreError, match="rows of an attempt are final"):
-            write_shard(store, KEY, {"a": [heard(0)]})
+            write_shard(store, KEY, {"a": [with_errors(0)]})
 
 
 def test_missing_conditional_put_warns(
     s3: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def ignore_the_condition(client: socket.socket, upstream: socket.socket) -> None:
-        threading.Thread(target=carry, args=(upstream, client), daemon=True).start()
+        threading.Thread(target=forward, args=(upstream, client), daemon=True).start()
         while data := client.recv(65_536):
             upstream.sendall(re.sub(rb"(?i)if-none-match:", b"x-never-heard-of:", data))
 
@@ -138,9 +138,9 @@ def test_missing_conditional_put_warns(
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         store = Store.open(f"s3://{bucket}/store", create=True)
         assert [store.begin_attempt(KEY) for _ in range(3)] == [1, 2, 3]
-        write_shard(store, KEY, {"a": [heard(1)]})
+        write_shard(store, KEY, {"a": [with_errors(1)]})
         with pytest.raises(StoreError, match="rows of an attempt are final"):
-            write_shard(store, KEY, {"a": [heard(0)]})
+            write_shard(store, KEY, {"a": [with_errors(0)]})
     assert caplog.text.count("does not support conditional PUT") == 1
 
 
@@ -188,11 +188,11 @@ def test_one_request_per_file_two_per_table(s3: S3Server, bucket: str) -> None:
     requests: list[bytes] = []
 
     def count(client: socket.socket, upstream: socket.socket) -> None:
-        threading.Thread(target=carry, args=(upstream, client), daemon=True).start()
+        threading.Thread(target=forward, args=(upstream, client), daemon=True).start()
         head = client.recv(65_536)
         requests.append(head.splitlines()[0])
         upstream.sendall(head)
-        carry(client, upstream)
+        forward(client, upstream)
 
     store = Store.open(f"s3://{bucket}/store", create=True)
     for run_id in ("one", "two", "three"):
@@ -206,9 +206,11 @@ def test_one_request_per_file_two_per_table(s3: S3Server, bucket: str) -> None:
             assert catalogue.report("domains", "two").rows
     assert sum(b".parquet" in request for request in requests[:asked]) == len(files)
     looks = len(TABLES) + 1  # one listing per table, and one of the packs
-    assert sum(b"list-type=2" in request for request in requests[:asked]) <= 1 + 2 * looks, "as it opens, and is asked"
-    assert not any(b".parquet" in request for request in requests[asked:]), "what was read is remembered"
-    assert len(requests) - asked == looks, "once a question"
+    assert sum(b"list-type=2" in request for request in requests[:asked]) <= 1 + 2 * looks, (
+        "when it opens and when it is queried"
+    )
+    assert not any(b".parquet" in request for request in requests[asked:]), "what was read is cached"
+    assert len(requests) - asked == looks, "once per query"
 
 
 def test_copied_folder_is_same_store(s3: S3Server, bucket: str, tmp_path: Path) -> None:
@@ -265,12 +267,12 @@ def test_queries_never_read_outside_store(source: str, guarded: tuple[str, Catal
     assert catalogue.query("SELECT count(*) FROM raw.scores").rows == [(2,)]
 
 
-@pytest.mark.parametrize("method", ["COPY (SELECT 1) TO 's3://{bucket}/store/x.csv'", "ATTACH 's3://{bucket}/store/x'"])
-def test_queries_never_write(method: str, guarded: tuple[str, Catalogue], s3: S3Server) -> None:
+@pytest.mark.parametrize("sql", ["COPY (SELECT 1) TO 's3://{bucket}/store/x.csv'", "ATTACH 's3://{bucket}/store/x'"])
+def test_queries_never_write(sql: str, guarded: tuple[str, Catalogue], s3: S3Server) -> None:
     bucket, catalogue = guarded
     before = s3.objects(bucket)
-    with pytest.raises(EmttaError):
-        catalogue.query(method.format(bucket=bucket))
+    with pytest.raises(EmttaError, match="only one SELECT at a time can be run here"):
+        catalogue.query(sql.format(bucket=bucket))
     assert s3.objects(bucket) == before
 
 

@@ -21,7 +21,7 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Catalogue]:
 
 
 def test_page_matches_generator() -> None:
-    assert PAGE.read_text("utf-8") == schema_page(), "write it anew: python docs/tools/schema_page.py sql/schema.md"
+    assert PAGE.read_text("utf-8") == schema_page(), "regenerate it: python docs/tools/schema_page.py sql/schema.md"
 
 
 @pytest.mark.parametrize("name", views())

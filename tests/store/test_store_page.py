@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 
 def test_page_matches_generator() -> None:
     page = PAGE.read_text("utf-8")
-    assert renew(page) == page, "write it anew: python docs/tools/store_page.py docs/store.md"
+    assert renew(page) == page, "regenerate it: python docs/tools/store_page.py docs/store.md"
 
 
 def test_every_table_and_column_is_named() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.report.page import make_page
 from emtta_core.store import Catalogue, CellKey, Store
@@ -24,13 +24,13 @@ def store(tmp_path: Path) -> Store:
     cells = [(domain, domain, method) for domain in ERRORS["source"] for method in ERRORS]
     begin_run(made, "run", cells, utterances=COUNT, corpora={"again": "corpus-clean"})
     for method, domains in ERRORS.items():
-        for place, (domain, errors) in enumerate(domains.items()):
+        for domain_index, (domain, errors) in enumerate(domains.items()):
             key = CellKey("run", domain, method)
             for index in range(COUNT):
                 streamed = method == "em-tok-b"
                 worse = streamed and (domain, index) == ("loud", COUNT - 1)
-                texts = {f"u{index}": [heard(1), heard(errors + worse)]}
-                position = COUNT * place + index if streamed else None
+                texts = {f"u{index}": [with_errors(1), with_errors(errors + worse)]}
+                position = COUNT * domain_index + index if streamed else None
                 flags = ("reset",) if streamed and (domain, index) == ("loud", 0) else ()
                 write_shard(made, key, texts, shard=index, position=position, flags=flags)
             end_attempt(made, key, group=domain)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.errors import UsageError
 from emtta_core.pipeline.run_statistics import update_statistics
@@ -24,7 +24,7 @@ def fill(store: Store, done: tuple[str, ...] = tuple(ERRORS)) -> None:
     for method in done:
         for group in GROUPS:
             key = CellKey("run", f"d-{group}", method)
-            heads = {f"u{number}": [heard(ERRORS[method][group])] for number in range(6)}
+            heads = {f"u{number}": [with_errors(ERRORS[method][group])] for number in range(6)}
             write_shard(store, key, heads)
             end_attempt(store, key, group=group)
 

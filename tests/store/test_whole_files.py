@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from store_factory import begin_run, heard, write_shard
+from store_factory import begin_run, with_errors, write_shard
 
 from emtta_core.errors import StoreError, UsageError
 from emtta_core.store import CellKey, StepRow, Store
@@ -45,7 +45,7 @@ def start(store: "str | Path", rows: int, then: str) -> "subprocess.Popen[str]":
     return process
 
 
-IN_THE_MIDDLE = """
+KILLED_WHILE_WRITING = """
     import resource, signal
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # the system kills the process at its 4097th byte
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -53,7 +53,7 @@ IN_THE_MIDDLE = """
     store.write_steps(key, 1, 0, rows)
 """
 
-BEFORE_IT_HAS_ITS_NAME = """
+KILLED_BEFORE_RENAME = """
     import os, signal
     os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
     store.write_steps(key, 1, 0, rows)
@@ -61,7 +61,7 @@ BEFORE_IT_HAS_ITS_NAME = """
 
 
 @pytest.mark.parametrize(
-    ("then", "killed_by"), [(IN_THE_MIDDLE, signal.SIGXFSZ), (BEFORE_IT_HAS_ITS_NAME, signal.SIGKILL)]
+    ("then", "killed_by"), [(KILLED_WHILE_WRITING, signal.SIGXFSZ), (KILLED_BEFORE_RENAME, signal.SIGKILL)]
 )
 def test_killed_writer_leaves_no_partial_file(then: str, killed_by: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path, 20_000, then)
@@ -97,7 +97,7 @@ def test_random_kill_leaves_whole_shards(usual_location: str) -> None:
 def test_cleanup_spares_foreign_files(tmp_path: Path) -> None:
     others = [tmp_path / name for name in (".mine.tmp", ".mine.0123456789ab", "notes.0123456789ab.tmp", ".a.b.tmp")]
     for path in others:
-        path.write_text("dear to its owner")
+        path.write_text("a user's file")
         os.utime(path, (0, 0))
     Store.open(tmp_path, create=True)
     assert all(path.exists() for path in others)
@@ -150,9 +150,9 @@ def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 def test_attempt_rows_are_final(location: str) -> None:
     store = Store.open(location, create=True)
-    write_shard(store, KEY, {"a": [heard(1)]})
+    write_shard(store, KEY, {"a": [with_errors(1)]})
     with pytest.raises(StoreError, match="rows of an attempt are final"):
-        write_shard(store, KEY, {"a": [heard(0)]})
+        write_shard(store, KEY, {"a": [with_errors(0)]})
 
 
 def test_unusable_store_gives_reason(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def test_source_wer_is_8_to_60_percent(domain: Domain, model: SpeechModel, store
 
 
 def test_each_group_has_unseen_sound() -> None:
-    heard = {voice for language in LANGUAGES for voice in trained_voices(language)}
+    trained = {voice for language in LANGUAGES for voice in trained_voices(language)}
     for domain in DEMO.domains:
         if domain.group == "noise":
             assert domain.corruption is not None
-            assert set(domain.corpus.voices) <= heard
+            assert set(domain.corpus.voices) <= trained
         else:
-            assert not set(domain.corpus.voices) & heard, domain.name
+            assert not set(domain.corpus.voices) & trained, domain.name

@@ -43,9 +43,9 @@ def spoken(language: str, *, form: str = "FLAC", rate: int = 16_000) -> Iterator
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with LibriSpeech, L2-ARCTIC, MLS and MS-SNSD in the layout of their archives, with synthetic speech."""
-    root = tmp_path_factory.mktemp("shelf")
+    root = tmp_path_factory.mktemp("corpora")
     files: dict[str, bytes | str] = {}
     chapter = "LibriSpeech/test-other/1688/142285"
     transcript = ""
@@ -72,8 +72,8 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return put(root, files)
 
 
-def carried_out(
-    emtta: Command, model: str, shelf: Path, folder: Path, methods: Sequence[str]
+def run_miniature(
+    emtta: Command, model: str, corpus_folder: Path, folder: Path, methods: Sequence[str]
 ) -> list[dict[str, object]]:
     """Run methods of the suite with a model on one utterance per domain; return the rows of the report `paper`.
 
@@ -81,9 +81,9 @@ def carried_out(
     """
     suite, store = folder / "miniature.toml", folder / "store"
     suite.write_text(SUITE.format(model=model))
-    ready = emtta("doctor", suite, "--corpus-dir", shelf, "--store", store)
+    ready = emtta("doctor", suite, "--corpus-dir", corpus_folder, "--store", store)
     assert ready.code == 0, ready.out
-    where = ("--corpus-dir", shelf, "--store", store)
+    where = ("--corpus-dir", corpus_folder, "--store", store)
     only = [word for method in methods for word in ("--only", f"method={method}")]
     outcome = emtta("run", suite, "--run-id", "mini", *where, "--limit", 1, *only)
     assert outcome.code == 0, outcome.err
@@ -101,8 +101,8 @@ def carried_out(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_suite_runs_with_demo_model(emtta: Command, shelf: Path, tmp_path: Path) -> None:
-    rows = carried_out(emtta, "demo", shelf, tmp_path, ("source", "em-tok-b"))
+def test_suite_runs_with_demo_model(emtta: Command, corpus_folder: Path, tmp_path: Path) -> None:
+    rows = run_miniature(emtta, "demo", corpus_folder, tmp_path, ("source", "em-tok-b"))
     source = {row["suite"]: row["wer"] for row in rows if row["method"] == "source"}
     assert source["L2-ARCTIC"] == source["MLS"] == 0.0, "clean sentences in voices that the model knows"
     query = "SELECT DISTINCT corruption, snr_db FROM prepared WHERE corruption IS NOT NULL"
@@ -135,7 +135,7 @@ def test_readings_name_only_suite_fields() -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
-def test_all_methods_run_on_whisper_base_shape(emtta: Command, shelf: Path, tmp_path: Path) -> None:
+def test_all_methods_run_on_whisper_base_shape(emtta: Command, corpus_folder: Path, tmp_path: Path) -> None:
     model = make_checkpoint(
         tmp_path / "whisper-base",
         d_model=512,
@@ -147,4 +147,4 @@ def test_all_methods_run_on_whisper_base_shape(emtta: Command, shelf: Path, tmp_
         hop_length=160,
         languages=("en", *CODES.values()),
     )
-    carried_out(emtta, str(model), shelf, tmp_path, [choice.name for choice in load_suite("paper").methods])
+    run_miniature(emtta, str(model), corpus_folder, tmp_path, [choice.name for choice in load_suite("paper").methods])

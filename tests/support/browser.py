@@ -77,9 +77,9 @@ def opened(browser: Browser, url: str, *, width: int = 1280, scheme: str = "ligh
 
 def kept(name: str, folder: Path) -> Path:
     """Where to keep a picture of a page: in the folder EMTTA_TEST_ARTEFACTS, or in the test's own."""
-    place = Path(os.environ.get("EMTTA_TEST_ARTEFACTS") or folder)
-    place.mkdir(parents=True, exist_ok=True)
-    return place / name
+    target = Path(os.environ.get("EMTTA_TEST_ARTEFACTS") or folder)
+    target.mkdir(parents=True, exist_ok=True)
+    return target / name
 
 
 _CONTRASTS = """() => {

@@ -66,9 +66,9 @@ def librispeech_folder(root: Path, split: str = "test-other", count: int = 6) ->
     """Write `LibriSpeech/<split>` in the layout of https://www.openslr.org/12, and return the folder `LibriSpeech`."""
     files: dict[str, bytes | str] = {}
     for row in librispeech_rows(count):
-        place = f"LibriSpeech/{split}/{row['speaker_id']}/{row['chapter_id']}"
-        files[f"{place}/{row['file']}"] = row["audio"]["bytes"]
-        transcript = f"{place}/{row['speaker_id']}-{row['chapter_id']}.trans.txt"
+        chapter = f"LibriSpeech/{split}/{row['speaker_id']}/{row['chapter_id']}"
+        files[f"{chapter}/{row['file']}"] = row["audio"]["bytes"]
+        transcript = f"{chapter}/{row['speaker_id']}-{row['chapter_id']}.trans.txt"
         files[transcript] = f"{files.get(transcript, '')}{row['id']} {row['text']}\n"
     return put(root, files) / "LibriSpeech"
 
@@ -238,10 +238,10 @@ def fleurs_hub(hub: Hub, parts: Sequence[tuple[str, str]] = (("de_de", "test"),)
         rows = []
         for line, (name, content) in zip(table.splitlines(), audio.items(), strict=True):
             number, _, raw, text, _, samples, _ = line.split("\t")
-            told = {"gender": 0, "lang_id": 19, "language": "German", "lang_group_id": 0}
-            called = {"id": int(number), "num_samples": int(samples), "path": f"/downloads/extracted/{split}/{name}"}
-            heard = {"audio": {"bytes": content, "path": name}, "transcription": text, "raw_transcription": raw}
-            rows.append(called | heard | told)
+            constants = {"gender": 0, "lang_id": 19, "language": "German", "lang_group_id": 0}
+            identity = {"id": int(number), "num_samples": int(samples), "path": f"/downloads/extracted/{split}/{name}"}
+            speech = {"audio": {"bytes": content, "path": name}, "transcription": text, "raw_transcription": raw}
+            rows.append(identity | speech | constants)
         there = "validation" if split == "dev" else split
         files[f"parquet-data/{language}/{there}-00000-of-00001.parquet"] = parquet(rows[::-1])
         files[f"data/{language}/{split}.tsv"] = table.encode()

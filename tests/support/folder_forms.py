@@ -14,7 +14,7 @@ from emtta_core.corpora.folder import Folder
 
 
 @dataclass(frozen=True)
-class Said:
+class Item:
     """An utterance: a file in the corpus's folder, or a segment of one."""
 
     path: str
@@ -27,12 +27,12 @@ class Said:
     accent: str = ""
 
 
-Write = Callable[[Path, Sequence[Said]], Folder]
+Write = Callable[[Path, Sequence[Item]], Folder]
 
 
-def _rows(said: Sequence[Said], path: str, text: str = "text", language: str = "language") -> list[dict[str, object]]:
+def _rows(items: Sequence[Item], path: str, text: str = "text", language: str = "language") -> list[dict[str, object]]:
     rows = []
-    for one in said:
+    for one in items:
         row: dict[str, object] = {path: one.path, text: one.text, "id": one.id, language: one.language}
         row |= {"speaker": one.speaker, "duration": one.seconds, "accent": one.accent}
         rows.append(row if one.begin is None else row | {"offset": one.begin})
@@ -55,41 +55,41 @@ def _table(folder: Path, name: str, rows: Sequence[Mapping[str, object]]) -> Fol
 
 
 def own(ending: str) -> Write:
-    return lambda folder, said: _table(folder, f"manifest.{ending}", _rows(said, "path"))
+    return lambda folder, items: _table(folder, f"manifest.{ending}", _rows(items, "path"))
 
 
-def nemo(folder: Path, said: Sequence[Said]) -> Folder:
-    return _table(folder, "manifest.jsonl", _rows(said, "audio_filepath", language="lang"))
+def nemo(folder: Path, items: Sequence[Item]) -> Folder:
+    return _table(folder, "manifest.jsonl", _rows(items, "audio_filepath", language="lang"))
 
 
 def hugging_face(ending: str) -> Write:
-    return lambda folder, said: _table(folder, f"metadata.{ending}", _rows(said, "file_name", "transcription"))
+    return lambda folder, items: _table(folder, f"metadata.{ending}", _rows(items, "file_name", "transcription"))
 
 
-def kaldi(folder: Path, said: Sequence[Said]) -> Folder:
+def kaldi(folder: Path, items: Sequence[Item]) -> Folder:
     def write(name: str, lines: Mapping[str, object]) -> None:
         (folder / name).write_text("".join(f"{key} {value}\n" for key, value in lines.items()), encoding="utf-8")
 
-    if any(one.begin is not None for one in said):
-        recordings = {one.path: f"rec{number}" for number, one in enumerate(said)}
+    if any(one.begin is not None for one in items):
+        recordings = {one.path: f"rec{number}" for number, one in enumerate(items)}
         write("wav.scp", {name: path for path, name in recordings.items()})
-        spans = {one.id: (one.begin or 0.0, (one.begin or 0.0) + one.seconds) for one in said}
-        write("segments", {one.id: f"{recordings[one.path]} {spans[one.id][0]} {spans[one.id][1]}" for one in said})
+        spans = {one.id: (one.begin or 0.0, (one.begin or 0.0) + one.seconds) for one in items}
+        write("segments", {one.id: f"{recordings[one.path]} {spans[one.id][0]} {spans[one.id][1]}" for one in items})
     else:
-        write("wav.scp", {one.id: one.path for one in said})
-        write("utt2dur", {one.id: one.seconds for one in said})
-    write("text", {one.id: one.text for one in said})
+        write("wav.scp", {one.id: one.path for one in items})
+        write("utt2dur", {one.id: one.seconds for one in items})
+    write("text", {one.id: one.text for one in items})
     for name, field in (("utt2spk", "speaker"), ("utt2lang", "language"), ("utt2accent", "accent")):
-        write(name, {one.id: getattr(one, field) for one in said})
+        write(name, {one.id: getattr(one, field) for one in items})
     return Folder(path=str(folder))
 
 
-def lhotse(folder: Path, said: Sequence[Said]) -> Folder:
+def lhotse(folder: Path, items: Sequence[Item]) -> Folder:
     """Write cuts with `lhotse`; the audio must exist."""
     from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
     cuts = []
-    for one in said:
+    for one in items:
         recording = Recording.from_file(folder / one.path)
         recording.sources[0].source = one.path
         begin = one.begin or 0.0

@@ -59,9 +59,9 @@ def make_moonshine(folder: Path, **changes: Any) -> Path:
     factors = dict.fromkeys(("embed_tokens", "fc", "_proj"), strength)
     network = _random(MoonshineForConditionalGeneration, config, factors)
     (sound,) = sounds([1.3], seed=4)
-    said = network.generate(torch.from_numpy(sound)[None], max_new_tokens=7)[0, -1]
+    token = network.generate(torch.from_numpy(sound)[None], max_new_tokens=7)[0, -1]
     embedding = network.get_input_embeddings().weight.data
-    embedding[config.eos_token_id] = 1.05 * embedding[said]
+    embedding[config.eos_token_id] = 1.05 * embedding[token]
     network.save_pretrained(folder)
     Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True).save_pretrained(folder)
     return folder

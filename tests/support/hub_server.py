@@ -94,9 +94,9 @@ def parquet(rows: Sequence[Mapping[str, Any]], group: int = 4) -> bytes:
         name: {"dtype": str(table.schema.field(name).type), "_type": "Value"} for name in table.column_names
     }
     features["audio"] = {"sampling_rate": 16_000, "_type": "Audio"}
-    told = json.dumps({"info": {"features": features}})
+    metadata = json.dumps({"info": {"features": features}})
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({"huggingface": told}), sink, row_group_size=group)
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), sink, row_group_size=group)
     return sink.getvalue()
 
 
@@ -167,8 +167,14 @@ class _Handler(BaseHTTPRequestHandler):
                 for path, content in files.items()
             ]
             info = {"id": name, "sha": sha, "private": False, "gated": "auto" if found.gated else False}
-            told = info | {"siblings": siblings, "cardData": found.cards[sha], "tags": [], "downloads": 0, "likes": 0}
-            return self._send(200, json.dumps(told).encode(), body=body)
+            metadata = info | {
+                "siblings": siblings,
+                "cardData": found.cards[sha],
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+            }
+            return self._send(200, json.dumps(metadata).encode(), body=body)
         if kind == "paths-info":
             wanted = json.loads(posted)["paths"] if posted.startswith("{") else parse_qs(posted)["paths"]
             return self._send(200, json.dumps(self._entries(found, sha, wanted)).encode(), body=body)

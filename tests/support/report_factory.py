@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from store_factory import begin_run, end_attempt, heard, write_shard
+from store_factory import begin_run, end_attempt, with_errors, write_shard
 
 from emtta_core.store import CellKey, Store
 
@@ -28,6 +28,8 @@ def fill(
                 key = CellKey(run_id, domain, method)
                 states = zip(by_method["source"], by_method[method], strict=True)
                 write_shard(
-                    store, key, {f"u{i}": [heard(first), heard(last)] for i, (first, last) in enumerate(states)}
+                    store,
+                    key,
+                    {f"u{i}": [with_errors(first), with_errors(last)] for i, (first, last) in enumerate(states)},
                 )
                 end_attempt(store, key, group=group)

@@ -7,7 +7,7 @@ from emtta_core.scoring.wer import Transcription, score
 from emtta_core.store import CellKey, CellRow, HypothesisRow, PlanRow, RunRow, ScoreRow, StepRow, Store
 
 REFERENCE = "red green blue river"
-"""Four words; `heard(n)` has n errors against it."""
+"""Four words; `with_errors(n)` has n errors against it."""
 
 LANGUAGE = "en"
 """The language of every utterance, and of its normalizer."""
@@ -15,7 +15,7 @@ LANGUAGE = "en"
 ERROR = "the waveform is silent"
 
 
-def heard(errors: int) -> str:
+def with_errors(errors: int) -> str:
     """A hypothesis with `errors` substitutions (0 to 4) against `REFERENCE`."""
     return " ".join(["wrong"] * errors + REFERENCE.split()[errors:])
 
@@ -189,5 +189,5 @@ def one_run(store: Store, run_id: str, errors: int = 1) -> None:
     """Write a complete run of one cell with two utterances."""
     key = CellKey(run_id, "babble", "source")
     begin_run(store, run_id, [("noise", "babble", "source")])
-    write_shard(store, key, {"a": [heard(errors)], "b": [heard(errors)]}, attempt=store.begin_attempt(key))
+    write_shard(store, key, {"a": [with_errors(errors)], "b": [with_errors(errors)]}, attempt=store.begin_attempt(key))
     end_attempt(store, key, group="noise")

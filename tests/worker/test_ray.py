@@ -141,15 +141,15 @@ def the_worker() -> int:
 
 
 def test_cluster_matches_local_results(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
-    path, heard = suite_file(CLEAN + NOISY), list[Event]()
+    path, events = suite_file(CLEAN + NOISY), list[Event]()
     assert run(path, tmp_path / "threads", None).is_completed()
-    state = run(path, tmp_path / "ray", cluster, heard.append)
+    state = run(path, tmp_path / "ray", cluster, events.append)
     assert state.is_completed(), state.message
     assert rows(tmp_path / "ray") == rows(tmp_path / "threads")
     assert len(rows(tmp_path / "ray")) == 12
-    assert [event.workers for event in heard if isinstance(event, Started)] == [2]
-    assert sum(isinstance(event, CellFinished) for event in heard) == 4
-    assert sum(event.utterances for event in heard if isinstance(event, UtterancesDone)) == 12
+    assert [event.workers for event in events if isinstance(event, Started)] == [2]
+    assert sum(isinstance(event, CellFinished) for event in events) == 4
+    assert sum(event.utterances for event in events if isinstance(event, UtterancesDone)) == 12
     log = (tmp_path / "ray/logs/run_id=mine/domain=clean/method=em-tok-b/seed=none/001.log").read_text()
     assert "clean/em-tok-b of run mine on cpu" in log
     with get_client(sync_client=True) as client:
@@ -177,30 +177,30 @@ def test_cluster_reports_to_own_server(
 
 
 def test_cluster_runs_nightly(cluster: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
-    heard = list[Event]()
-    with channel.listening(heard.append):
+    events = list[Event]()
+    with channel.listening(events.append):
         state = nightly(
             str(suite_file()), str(tmp_path / "store"), runner="ray", ray_address=cluster, return_state=True
         )
     assert state.is_completed(), state.message
-    assert [event.workers for event in heard if isinstance(event, Started)] == [2]
-    assert sum(isinstance(event, CellFinished) for event in heard) == 2
+    assert [event.workers for event in events if isinstance(event, Started)] == [2]
+    assert sum(isinstance(event, CellFinished) for event in events) == 2
 
 
 def test_killed_worker_loses_only_shard(joined: str, slow_suite: Path, tmp_path: Path) -> None:
-    store, struck = tmp_path / "store", list[int]()
+    store, killed = tmp_path / "store", list[int]()
 
     def kill(event: Event) -> None:
         finished = [row for row in attempts(store, "source") if row.state == "complete"]
-        if is_shard(event) and finished and len(struck) < 2:  # in the first and the second attempt
+        if is_shard(event) and finished and len(killed) < 2:  # in the first and the second attempt
             pid = the_worker()
-            struck.append(pid)
+            killed.append(pid)
             os.kill(pid, signal.SIGKILL)
 
     state = run(slow_suite, store, joined, kill)
     assert state.is_failed()
     assert "1 of 2 cells failed" in str(state.message)
-    assert f"the Ray worker {struck[1]} on " in str(state.message)
+    assert f"the Ray worker {killed[1]} on " in str(state.message)
     assert [row.state for row in attempts(store, "source")] == ["complete"]
     assert [(row.attempt, row.state) for row in attempts(store, "em-tok-b")] == [(1, "failed"), (2, "failed")]
     assert attempts(store, "em-tok-b")[1].reused > 0
@@ -216,14 +216,14 @@ def test_killed_worker_loses_only_shard(joined: str, slow_suite: Path, tmp_path:
 
 
 def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -> None:
-    store, heard = tmp_path / "store", list[Event]()
+    store, events = tmp_path / "store", list[Event]()
     main = threading.main_thread().ident
     assert main is not None
 
     def interrupt(event: Event) -> None:
-        if is_shard(event) and not any(map(is_shard, heard)):
+        if is_shard(event) and not any(map(is_shard, events)):
             signal.pthread_kill(main, signal.SIGINT)
-        heard.append(event)
+        events.append(event)
 
     state = run(slow_suite, store, joined, interrupt)
     assert state.is_failed()
@@ -237,10 +237,10 @@ def test_ctrl_c_finishes_shards(joined: str, slow_suite: Path, tmp_path: Path) -
 def test_ctrl_c_cancels_waiting_cells(joined: str, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     import ray
 
-    def work_of_somebody_else() -> None:
+    def other_work() -> None:
         time.sleep(600)
 
-    others = [ray.remote(work_of_somebody_else).remote() for _ in range(2)]
+    others = [ray.remote(other_work).remote() for _ in range(2)]
     main = threading.main_thread().ident
     assert main is not None
     timer = threading.Timer(3.0, signal.pthread_kill, [main, signal.SIGINT])
@@ -346,11 +346,11 @@ def ray_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             stack.callback(node.wait)
             stack.callback(node.terminate)
             deadline = time.monotonic() + 120
-            while "Ray runtime started" not in (said := Path(log.name).read_text()):
-                assert node.poll() is None, said
-                assert time.monotonic() < deadline, said
+            while "Ray runtime started" not in (output := Path(log.name).read_text()):
+                assert node.poll() is None, output
+                assert time.monotonic() < deadline, output
                 time.sleep(0.2)
-            return said
+            return output
 
         yield begin
 
@@ -362,8 +362,8 @@ def test_suggested_ray_commands_work(
     (head,) = re.findall("`(ray start [^`]*)`", emtta(*words, "127.0.0.1:9").err)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    said = ray_node(head, "--include-dashboard", "false", "--num-cpus", "0", "--port", port)
-    (address,) = set(re.findall(r"--address='(\S+)'", said))
+    output = ray_node(head, "--include-dashboard", "false", "--num-cpus", "0", "--port", port)
+    (address,) = set(re.findall(r"--address='(\S+)'", output))
 
     idle = emtta(*words, address)
     assert "the Ray cluster has 0 CPUs and 0 GPUs for tasks" in idle.err

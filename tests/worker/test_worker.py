@@ -69,8 +69,8 @@ class Shared:
     """A pool whose process several tests use in turn, as one takes seconds to start."""
 
     def __init__(self) -> None:
-        self.hear: Listener = ignore  # the listener of the current test
-        self.pool = WorkerPool([CPU], lambda event: self.hear(event), never)
+        self.listener: Listener = ignore  # the listener of the current test
+        self.pool = WorkerPool([CPU], lambda event: self.listener(event), never)
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +84,28 @@ def shared() -> Iterator[Shared]:
 @pytest.fixture
 def pool(shared: Shared, bench: Bench) -> WorkerPool:
     """The shared pool, which sends its events to this test's bench."""
-    shared.hear = bench.events.append
+    shared.listener = bench.events.append
     return shared.pool
 
 
 @pytest.fixture
-def strike(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.Signals], None]:
+def send_signal(shared: Shared, pool: WorkerPool, bench: Bench) -> Callable[[signal.Signals], None]:
     """Sends the working process of the shared pool a signal, once, when its first shard is done."""
 
     def listener(number: signal.Signals) -> None:
-        struck = threading.Event()
+        sent = threading.Event()
         working: list[int] = []
 
         def listen(event: Event) -> None:
             bench.events.append(event)
             if not working:  # found before the first shard, as the process keeps working during the search
                 working.extend(children())
-            if is_shard(event) and not struck.is_set():
-                struck.set()
+            if is_shard(event) and not sent.is_set():
+                sent.set()
                 for pid in working:
                     os.kill(pid, number)
 
-        shared.hear = listen
+        shared.listener = listen
 
     return listener
 
@@ -147,9 +147,9 @@ def test_process_matches_local_results(bench: Bench, pool: WorkerPool, suite_fil
     ],
 )
 def test_killed_process_loses_only_shard(
-    bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None], number: signal.Signals
+    bench: Bench, pool: WorkerPool, send_signal: Callable[[signal.Signals], None], number: signal.Signals
 ) -> None:
-    strike(number)
+    send_signal(number)
     with pytest.raises(WorkerLostError, match=f"cpu was ended by {number.name} during its cell") as lost:
         pool.do(bench.job("em-tok"))
     assert is_transient(lost.value)
@@ -184,8 +184,8 @@ def test_closed_pool_starts_no_process(bench: Bench) -> None:
 
 
 @pytest.mark.slow
-def test_hung_process_is_killed(bench: Bench, pool: WorkerPool, strike: Callable[[signal.Signals], None]) -> None:
-    strike(signal.SIGSTOP)
+def test_hung_process_is_killed(bench: Bench, pool: WorkerPool, send_signal: Callable[[signal.Signals], None]) -> None:
+    send_signal(signal.SIGSTOP)
     with pytest.raises(WorkerLostError, match=r"took longer than 20 s \(runtime.timeout\)"):
         pool.do(bench.job("em-tok", timeout=20))
     assert children() == []
@@ -193,10 +193,10 @@ def test_hung_process_is_killed(bench: Bench, pool: WorkerPool, strike: Callable
 
 
 def test_invalid_answer_kills_process(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "liar").mkdir()
-    (tmp_path / "liar" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
-    liar, others = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "liar")}), children()
-    with WorkerPool([liar], bench.events.append, never) as pool:
+    (tmp_path / "garbling").mkdir()
+    (tmp_path / "garbling" / "sitecustomize.py").write_text('import os\nos.write(1, b\'{"kind": "Gossip"}\\n\')\n')
+    device, others = Device("cpu", "cpu", {"PYTHONPATH": str(tmp_path / "garbling")}), children()
+    with WorkerPool([device], bench.events.append, never) as pool:
         with pytest.raises(WorkerLostError, match=r"Gossip.*which is not an answer; it was killed"):
             pool.do(bench.job("source"))
         assert children() == others
@@ -215,7 +215,7 @@ def test_process_survives_failure(bench: Bench, pool: WorkerPool) -> None:
     assert children() == process
 
 
-LOSES_ITS_DEVICE = """
+LOST_DEVICE = """
 import torch
 from emtta_core.adaptation import paths
 
@@ -228,7 +228,7 @@ paths.run = run
 
 def test_lost_device_ends_process(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "sitecustomize.py").write_text(LOSES_ITS_DEVICE)
+    (tmp_path / "broken" / "sitecustomize.py").write_text(LOST_DEVICE)
     paths = os.pathsep.join([str(tmp_path / "broken"), os.environ.get("PYTHONPATH", "")])
     others = children()
     with WorkerPool([Device("cpu", "cpu", {"PYTHONPATH": paths})], bench.events.append, never) as pool:
