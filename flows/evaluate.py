@@ -166,7 +166,7 @@ def _failed(run_id: str, selected: int, failures: dict[Cell, str], command: str)
     return Failed(message=message) if by is None else Failed(name=INTERRUPTED, message=message)
 
 
-NOT_STARTED = "not begun: the run was asked to stop"
+NOT_STARTED = "not started: the run was asked to stop"
 """Why a cell is not complete, if nothing else is known."""
 
 

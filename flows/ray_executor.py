@@ -120,7 +120,7 @@ class RayExecutor:
             work = self._work.pop(future)
         if error is not None and future.state.is_crashed():
             if work.started is None and channel.stopping():
-                return LostTaskError("not begun: the run was asked to stop")
+                return LostTaskError("not started: the run was asked to stop")
             crash = LostTaskError(_crash_reason(work, error))
             device = "none" if work.started is None else work.started.device
             work.attempts.fail(self._store, crash, channel.publish, device)

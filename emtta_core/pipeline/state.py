@@ -124,7 +124,7 @@ class RunStatus:
     run_id: str  # the run
     suite: str  # the name of its suite
     model: str  # the model, as the suite names it
-    created_at: datetime  # when it was begun, UTC
+    created_at: datetime  # when it was created, UTC
     cells: tuple[CellState, ...]  # the progress of each of its cells
     holder: Holder | None  # the process working on it; None if there is none or it is dead
     resume: str  # the command that finishes it

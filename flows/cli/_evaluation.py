@@ -71,13 +71,13 @@ def with_streams(run: "Run", chosen: "Collection[Cell]") -> "set[Cell]":
 
 
 def check_no_reuse(run: "Run", store: "Store") -> None:
-    """Refuse --no-reuse for a recorded run that was begun without it."""
+    """Refuse --no-reuse for a recorded run that was started without it."""
     from emtta_core.errors import UsageError
     from emtta_core.pipeline.run import load_run
 
     if load_run(store, run.run_id).suite.runtime.reuse:
         raise UsageError(
-            f"run {run.run_id} was begun without --no-reuse; to measure everything again in a new run, add a --run-id"
+            f"run {run.run_id} was started without --no-reuse; to measure everything again in a new run, add a --run-id"
         )
 
 

@@ -134,7 +134,7 @@ def _show(found: "Pruning", form: str) -> None:
     if form == "json":
         put_json(asdict(found))
         return
-    table = Table("run or corpus", "suite", "begun, UTC", "state", "size")
+    table = Table("run or corpus", "suite", "created, UTC", "state", "size")
     for run in found.runs:
         created = f"{run.created_at:%Y-%m-%d %H:%M}" if run.created_at else "—"
         table.add_row(

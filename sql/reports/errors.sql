@@ -49,7 +49,7 @@ planned_source AS (
     WHERE run_id = getvariable('run_id') AND method = 'source'
 ),
 
-beside AS (
+with_source AS (
     SELECT
         *,
         seeds * coalesce(
@@ -64,8 +64,8 @@ ranked AS (
         *,
         row_number() OVER (
             PARTITION BY method ORDER BY count DESC, reference NULLS LAST, hypothesis NULLS LAST
-        ) AS place
-    FROM beside
+        ) AS position
+    FROM with_source
     WHERE
         kind = coalesce(getvariable('kind'), kind)
         AND method = coalesce(getvariable('method'), method)
@@ -84,5 +84,5 @@ SELECT
 FROM ranked
 CROSS JOIN planned_source
 LEFT JOIN methods ON ranked.method = methods.method
-WHERE ranked.place <= getvariable('limit')::BIGINT
-ORDER BY methods.rank NULLS LAST, ranked.method, ranked.place
+WHERE ranked.position <= getvariable('limit')::BIGINT
+ORDER BY methods.rank NULLS LAST, ranked.method, ranked.position

@@ -13,7 +13,7 @@
 -- param run_id: the run; the newest by default
 -- param method: only this method
 WITH
-heard AS (
+stream_rows AS (
     SELECT
         planned.corpus_id,
         method,
@@ -45,8 +45,8 @@ paired AS (
         later.errors AS errors_again,
         earlier.position,
         later.position AS position_again
-    FROM heard AS earlier
-    INNER JOIN heard AS later USING (corpus_id, method, utterance_id)
+    FROM stream_rows AS earlier
+    INNER JOIN stream_rows AS later USING (corpus_id, method, utterance_id)
     WHERE earlier.domain <> later.domain
 ),
 

@@ -1,4 +1,4 @@
--- paper: WER of the run beside the published figures of the paper, group by group.
+-- paper: WER of the run next to the published figures of the paper, group by group.
 -- columns:
 --   suite, group    the paper's suite; the run's group. A group belongs to a suite of the paper if all of its domains use
 --                   that suite's corpus (for LS-C with noise), or if it is a group of the shipped suite demo, which
@@ -61,7 +61,7 @@ published AS (
     WHERE getvariable('run_id') IS NOT NULL
 ),
 
-beside AS (
+compared AS (
     SELECT
         suite,
         method,
@@ -78,20 +78,20 @@ beside AS (
 )
 
 SELECT
-    beside.suite,
-    beside."group",
-    beside.method,
-    beside.wer,
-    beside.paper_wer,
-    beside.change_percent,
-    beside.paper_change_percent,
-    beside.domains,
-    beside.paper_domains
-FROM beside
+    compared.suite,
+    compared."group",
+    compared.method,
+    compared.wer,
+    compared.paper_wer,
+    compared.change_percent,
+    compared.paper_change_percent,
+    compared.domains,
+    compared.paper_domains
+FROM compared
 LEFT JOIN methods USING (method)
 ORDER BY
-    min(beside.position) OVER (PARTITION BY coalesce(beside.suite, beside."group")) NULLS LAST,
-    beside.suite,
-    beside."group",
+    min(compared.position) OVER (PARTITION BY coalesce(compared.suite, compared."group")) NULLS LAST,
+    compared.suite,
+    compared."group",
     methods.rank NULLS LAST,
-    beside.method
+    compared.method

@@ -17,7 +17,7 @@
 -- param window = 20 [number]: utterances per window
 -- param method: only this method
 WITH
-heard AS (
+stream_rows AS (
     SELECT
         method,
         domain,
@@ -37,8 +37,8 @@ placed AS (
         streamed.*,
         (streamed.position // getvariable('window')::BIGINT)::BIGINT AS number,
         source.errors AS source_errors
-    FROM heard AS streamed
-    LEFT JOIN heard AS source
+    FROM stream_rows AS streamed
+    LEFT JOIN stream_rows AS source
         ON streamed.domain = source.domain AND streamed.utterance_id = source.utterance_id AND source.method = 'source'
     WHERE streamed.position IS NOT NULL AND streamed.method = coalesce(getvariable('method'), streamed.method)
 ),

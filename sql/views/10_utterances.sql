@@ -35,16 +35,16 @@ WITH
 -- For runs with rows outside packs: join each hypothesis with its score, and choose the row that counts.
 newest AS (
     SELECT
-        heard.* EXCLUDE (seed),
+        hypotheses.* EXCLUDE (seed),
         scores.* EXCLUDE (run_id, domain, method, seed, cell_id, attempt, utterance_id, error),
         scores.error AS score_error
-    FROM open.hypotheses AS heard
+    FROM open.hypotheses AS hypotheses
     SEMI JOIN planned USING (run_id, domain, method, cell_id)
     LEFT JOIN open.scores AS scores USING (run_id, domain, method, cell_id, attempt, utterance_id)
-    WHERE heard.error IS NOT NULL OR scores.normalizer IS NOT NULL
+    WHERE hypotheses.error IS NOT NULL OR scores.normalizer IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY run_id, domain, method, cell_id, utterance_id
-        ORDER BY coalesce(heard.error, scores.error) IS NULL DESC, attempt DESC
+        ORDER BY coalesce(hypotheses.error, scores.error) IS NULL DESC, attempt DESC
     ) = 1
 ),
 

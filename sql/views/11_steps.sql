@@ -21,22 +21,22 @@ SELECT
     cell_id,
     utterance_id,
     attempt,
-    made.step,
-    made.hypothesis,
-    utterances.step_substitutions[made.step + 1] AS substitutions,
-    utterances.step_deletions[made.step + 1] AS deletions,
-    utterances.step_insertions[made.step + 1] AS insertions,
-    utterances.step_errors[made.step + 1] AS errors,
+    raw_steps.step,
+    raw_steps.hypothesis,
+    utterances.step_substitutions[raw_steps.step + 1] AS substitutions,
+    utterances.step_deletions[raw_steps.step + 1] AS deletions,
+    utterances.step_insertions[raw_steps.step + 1] AS insertions,
+    utterances.step_errors[raw_steps.step + 1] AS errors,
     utterances.words,
-    made.entropy,
-    made.tokens,
-    made.loss,
-    made.policy_loss,
-    made.entropy_loss,
-    made.candidate_entropy,
-    made.advantage_std,
-    made.gradient_norm,
-    made.candidate_tokens
-FROM raw.steps AS made
+    raw_steps.entropy,
+    raw_steps.tokens,
+    raw_steps.loss,
+    raw_steps.policy_loss,
+    raw_steps.entropy_loss,
+    raw_steps.candidate_entropy,
+    raw_steps.advantage_std,
+    raw_steps.gradient_norm,
+    raw_steps.candidate_tokens
+FROM raw.steps AS raw_steps
 INNER JOIN utterances USING (run_id, domain, method, cell_id, utterance_id, attempt)
 WHERE utterances.error IS NULL

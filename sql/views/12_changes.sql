@@ -13,7 +13,7 @@
 --   entropy_before, entropy_after   mean entropy along the greedy hypothesis, nats per token
 --   flags           truncated, collapsed; gated, reverted: the hypothesis is the source's
 WITH
-beside AS (
+with_source AS (
     SELECT
         *,
         -- A window instead of a join, because a join would read the store again.
@@ -48,5 +48,5 @@ SELECT
     entropy_before,
     entropy_after,
     flags
-FROM beside
+FROM with_source
 WHERE method <> 'source' AND error IS NULL AND source_errors IS NOT NULL

@@ -20,19 +20,19 @@ SELECT
     cell_id,
     utterance_id,
     attempt,
-    heard."window",
-    heard.begins,
-    heard.seconds,
+    raw_windows."window",
+    raw_windows.begins,
+    raw_windows.seconds,
     utterances.language AS spoken,
-    heard.language,
-    heard.language_probability,
-    heard.hypothesis,
-    heard.source_hypothesis,
-    heard.entropy_before,
-    heard.entropy_after,
-    heard.tokens,
-    heard.updates,
-    heard.flags,
-    heard.error
-FROM raw.windows AS heard
+    raw_windows.language,
+    raw_windows.language_probability,
+    raw_windows.hypothesis,
+    raw_windows.source_hypothesis,
+    raw_windows.entropy_before,
+    raw_windows.entropy_after,
+    raw_windows.tokens,
+    raw_windows.updates,
+    raw_windows.flags,
+    raw_windows.error
+FROM raw.windows AS raw_windows
 INNER JOIN utterances USING (run_id, domain, method, cell_id, utterance_id, attempt)

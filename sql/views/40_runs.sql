@@ -27,17 +27,17 @@ progress AS (
 
 SELECT
     run_id,
-    begun.suite,
-    begun.plan_id,
-    begun.created_at,
-    begun.model,
-    begun.model_digest,
-    nullif(regexp_extract(begun.suite_toml, '\nmodel = \{[^\n]*?\brevision = "([^"\n]*)"', 1), '') AS model_revision,
-    begun.algorithm_version,
-    begun.versions,
-    begun.git_commit,
-    begun.host,
-    begun.suite_toml,
+    recorded.suite,
+    recorded.plan_id,
+    recorded.created_at,
+    recorded.model,
+    recorded.model_digest,
+    nullif(regexp_extract(recorded.suite_toml, '\nmodel = \{[^\n]*?\brevision = "([^"\n]*)"', 1), '') AS model_revision,
+    recorded.algorithm_version,
+    recorded.versions,
+    recorded.git_commit,
+    recorded.host,
+    recorded.suite_toml,
     CASE WHEN progress.complete = progress.cells THEN 'complete' ELSE 'incomplete' END AS state,
     coalesce(progress.cells, 0) AS cells,
     coalesce(progress.complete, 0) AS complete,
@@ -47,5 +47,5 @@ SELECT
     coalesce(progress.reused, 0) AS reused,
     progress.audio_seconds,
     progress.seconds
-FROM raw.runs AS begun
+FROM raw.runs AS recorded
 LEFT JOIN progress USING (run_id)

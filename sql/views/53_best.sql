@@ -16,13 +16,13 @@ ranked AS (
         "group",
         method,
         wer,
-        row_number() OVER (PARTITION BY run_id, "group" ORDER BY wer, methods.rank NULLS LAST, method) AS place
+        row_number() OVER (PARTITION BY run_id, "group" ORDER BY wer, methods.rank NULLS LAST, method) AS position
     FROM groups
     LEFT JOIN methods USING (method)
     WHERE wer IS NOT NULL
 ),
 
-lowest AS (FROM ranked WHERE place = 1),
+lowest AS (FROM ranked WHERE position = 1),
 
 pairs AS (FROM method_pairs),
 
@@ -39,8 +39,8 @@ judged AS (
         lowest.method,
         lowest.wer,
         bool_and(coalesce(tested.is_better, FALSE)) AS is_best,
-        string_agg(others.method, ', ' ORDER BY others.place) FILTER (NOT tested.is_better) AS not_distinguishable,
-        string_agg(others.method, ', ' ORDER BY others.place) FILTER (tested.is_better IS NULL) AS not_tested
+        string_agg(others.method, ', ' ORDER BY others.position) FILTER (NOT tested.is_better) AS not_distinguishable,
+        string_agg(others.method, ', ' ORDER BY others.position) FILTER (tested.is_better IS NULL) AS not_tested
     FROM lowest
     INNER JOIN ranked AS others USING (run_id, "group")
     LEFT JOIN tested
@@ -48,7 +48,7 @@ judged AS (
         AND "group" = tested."group"
         AND lowest.method = tested.method
         AND others.method = tested.other
-    WHERE others.place > 1
+    WHERE others.position > 1
     GROUP BY run_id, "group", lowest.method, lowest.wer
 )
 

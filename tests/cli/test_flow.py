@@ -224,7 +224,7 @@ def test_signal_starts_no_new_cell(
     left = [name for name, found in states(store).items() if found != "complete"]
     assert left
     assert all(f"{name}: " in str(state.message) for name in left)
-    assert "not begun: the run was asked to stop" in str(state.message)
+    assert "not started: the run was asked to stop" in str(state.message)
 
     assert run(path, store).is_completed()
     assert set(states(store).values()) == {"complete"}

@@ -200,7 +200,7 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
     assert reused(store, "fresh") == {"source": 0}
     refused = emtta("run", path, "--run-id", "first", "--store", store, "--no-reuse")
     assert refused.code == 2
-    assert "run first was begun without --no-reuse; to measure everything again in a new run, add" in refused.err
+    assert "run first was started without --no-reuse; to measure everything again in a new run, add" in refused.err
 
 
 @pytest.mark.parametrize("again", ["run", "rerun"])

@@ -250,7 +250,7 @@ def test_ctrl_c_cancels_waiting_cells(joined: str, suite_file: SuiteFile, speech
             timer.start()
 
     state = run(suite_file(methods=("source",)), tmp_path / "store", joined, begin)
-    assert "clean/source: not begun: the run was asked to stop" in str(state.message)
+    assert "clean/source: not started: the run was asked to stop" in str(state.message)
     assert attempts(tmp_path / "store", "source") == []
     for other in others:
         ray.cancel(other, force=True)
