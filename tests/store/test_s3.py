@@ -286,7 +286,9 @@ def test_bucket_run_matches_folder_run(
     s3: S3Server,
     bucket: str,
 ) -> None:
-    suite = suite_file(CLEAN + CLEAN.replace('"clean"', '"again"', 1))
+    # With the same audio, a domain could reuse the other's results if these are there by then.
+    noisy = CLEAN.replace('"clean"', '"noisy"', 1) + 'corruption = { name = "noise", kind = "typing", snr_db = 5 }\n'
+    suite = suite_file(CLEAN + noisy)
     suite.write_text(suite.read_text().replace('isolation = "none"', 'isolation = "process"'))
     store = f"s3://{bucket}/nightly/store"
     dry_run = emtta("run", suite, "--store", store, "--dry-run")
@@ -313,8 +315,7 @@ def test_bucket_run_matches_folder_run(
         there, here = (emtta("report", name, "--format", "csv", "--store", at) for at in (store, tmp_path / "store"))
         assert there.code == 0, there.err
         assert there.out == here.out, name
-    # A request that is repeated after a lost answer finds its attempt taken, and takes the next number.
-    rows = "SELECT * EXCLUDE (seconds, attempt) FROM utterances ORDER BY ALL"
+    rows = "SELECT * EXCLUDE (seconds) FROM utterances ORDER BY ALL"
     there, here = (emtta("sql", rows, "--format", "csv", "--store", at) for at in (store, tmp_path / "store"))
     assert there.out.count("\n") == 1 + 4 * 3
     assert there.out == here.out
