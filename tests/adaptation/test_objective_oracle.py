@@ -184,9 +184,9 @@ def test_cost_to_go_omits_earlier_tokens() -> None:
     chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) * mask
     for estimator, surprise, first in (("token", entropies, 1), ("sequence", -chosen, 0)):
         advantage = em_loss(logits, tokens, mask, estimator, credit="to-go", baseline="none").advantage
-        for place in range(6):
-            expected = surprise[..., place + first :].sum(-1) * mask[..., place]
-            torch.testing.assert_close(advantage[..., place], expected.detach(), rtol=0, atol=1e-12)
+        for position in range(6):
+            expected = surprise[..., position + first :].sum(-1) * mask[..., position]
+            torch.testing.assert_close(advantage[..., position], expected.detach(), rtol=0, atol=1e-12)
 
 
 def test_sequence_normalization_averages_means() -> None:

@@ -38,10 +38,10 @@ corruption = {{ name = "noise-file", path = "snsd", {} }}
 @pytest.fixture
 def snsd(tmp_path: Path) -> Path:
     """A folder like a clone of MS-SNSD, plus noise at 8 kHz with two channels."""
-    for place, name in enumerate(MS_SNSD.values()):
-        folder = tmp_path / "snsd" / ("noise_train" if place % 2 else "noise_test")
+    for number, name in enumerate(MS_SNSD.values()):
+        folder = tmp_path / "snsd" / ("noise_train" if number % 2 else "noise_test")
         folder.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, np.roll(HISS, 1_000 * place), 16_000, subtype="FLOAT")
+        soundfile.write(folder / name, np.roll(HISS, 1_000 * number), 16_000, subtype="FLOAT")
     soundfile.write(tmp_path / "snsd" / "own.wav", np.stack([HISS, HISS], axis=1), 8_000)
     return tmp_path / "snsd"
 

@@ -49,10 +49,10 @@ def corpus_folder(tmp_path: Path) -> Path:
     for language in CODES:
         mls_folder(root, language, opus=language == "polish")
     hiss = 0.2 * np.random.default_rng(0).standard_normal(8_000)
-    for place, name in enumerate(MS_SNSD.values()):
-        path = root / "MS-SNSD" / ("noise_train" if place % 2 else "noise_test") / name
+    for number, name in enumerate(MS_SNSD.values()):
+        path = root / "MS-SNSD" / ("noise_train" if number % 2 else "noise_test") / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.roll(hiss, 500 * place), 16_000)
+        soundfile.write(path, np.roll(hiss, 500 * number), 16_000)
     return root
 
 

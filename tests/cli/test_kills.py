@@ -24,15 +24,15 @@ EMTTA = (sys.executable, "-c", "from flows.cli.main import main; main()")
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A separate 2 MB file system."""
-    place = tmp_path / "disk"
-    place.mkdir()
+    disk = tmp_path / "disk"
+    disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True, text=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], capture_output=True, text=True, check=False
     )
     if mounted.returncode:
         pytest.skip(f"this system lets nobody mount a disk here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.fixture
@@ -134,8 +134,8 @@ def test_killed_stream_resumes_identically(
     assert emtta("rerun", "mine", "--store", store).code == 0
     columns = "domain, utterance_id, position, hypothesis, source_hypothesis, entropy_before, entropy_after, errors"
     made = []
-    for place in (tmp_path / "whole", store):
-        with Catalogue(Store.open(place)) as catalogue:
+    for location in (tmp_path / "whole", store):
+        with Catalogue(Store.open(location)) as catalogue:
             made.append(catalogue.query(f"SELECT {columns} FROM utterances ORDER BY domain, position").rows)
             losses = "SELECT domain, utterance_id, step, loss, gradient_norm FROM steps ORDER BY ALL"
             made.append(catalogue.query(losses).rows)

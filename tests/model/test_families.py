@@ -22,7 +22,7 @@ from emtta_core.model.whisper import Whisper
 
 
 class Murmur(Whisper):
-    """A Whisper that calls itself otherwise, and is told to hear English alone."""
+    """A Whisper under another name that transcribes only English."""
 
     model_type = "{kind}"
 

@@ -356,12 +356,12 @@ def test_transient_error_leaves_no_gap(
 def test_rerun_computes_missing_statistics(
     emtta: Command, speech: Speech, suite_file: SuiteFile, tmp_path: Path, prefect_server: str
 ) -> None:
-    place = tmp_path / "results"
-    assert emtta("run", suite_file(), "--store", place, "--run-id", "mine").code == 0
-    store = Store.open(place)
+    location = tmp_path / "results"
+    assert emtta("run", suite_file(), "--store", location, "--run-id", "mine").code == 0
+    store = Store.open(location)
     assert ("em-tok-b", "all*") in shown(store, "mine"), "the end of a run computes them"
-    shutil.rmtree(place / "statistics")
-    assert emtta("rerun", "mine", "--store", place).code == 0
+    shutil.rmtree(location / "statistics")
+    assert emtta("rerun", "mine", "--store", location).code == 0
     assert ("em-tok-b", "all*") in shown(store, "mine")
 
 

@@ -13,12 +13,12 @@ def sample(*domains: int, each: int = 3, unknown: tuple[int, ...] = ()) -> Sampl
     """Domains with these numbers of speakers, each in one domain, and random errors."""
     names, utterances, speakers, counts = [], [], [], []
     draw = np.random.default_rng(sum(domains))
-    for place, many in enumerate(domains):
+    for number, many in enumerate(domains):
         for voice in range(many):
             for index in range(each):
-                names.append(f"d{place}")
-                utterances.append(f"{place}-{voice}-{index}")
-                speakers.append("" if place in unknown else f"{place}-{voice}")
+                names.append(f"d{number}")
+                utterances.append(f"{number}-{voice}-{index}")
+                speakers.append("" if number in unknown else f"{number}-{voice}")
                 counts.append((*draw.integers(0, 5, 2), 10))
     return Sample(names, utterances, speakers, counts)
 
@@ -59,10 +59,12 @@ def test_group_of_small_domains_draws_speakers() -> None:
 
 
 def test_speaker_is_one_unit_across_noises() -> None:
-    names = [f"noise{place}" for place in range(8) for _ in range(30)]
+    names = [f"noise{number}" for number in range(8) for _ in range(30)]
     ids, voices = [f"u{index}" for index in range(30)] * 8, [f"s{index % 6}" for index in range(30)] * 8
     counts = np.random.default_rng(1).integers(0, 5, (240, 2))
-    found = Sample(names, ids, voices, [(*pair, 10) for pair in counts]).change([f"noise{place}" for place in range(8)])
+    found = Sample(names, ids, voices, [(*pair, 10) for pair in counts]).change(
+        [f"noise{number}" for number in range(8)]
+    )
     assert (found.drawn, found.units, found.utterances) == ("speakers", 6, 240)
 
 

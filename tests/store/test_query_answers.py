@@ -233,10 +233,10 @@ def test_time_beyond_python_is_text(emtta: Command, tmp_path: Path) -> None:
         "cells/run_id=late/domain=babble/method=source/seed=none/001.parquet",
     ):
         rows = pq.read_table(io.BytesIO(store.backend.read(table)))
-        for place, field in enumerate(rows.schema):
+        for number, field in enumerate(rows.schema):
             if field.type == pa.timestamp("us", tz="UTC"):
                 time = pa.array([YEAR_29000], pa.int64()).cast(field.type)
-                rows = rows.set_column(place, field, time)
+                rows = rows.set_column(number, field, time)
         store.backend.write(table, parquet(rows))
     for words, code in (
         (("list", "--format", "json"), 0),

@@ -150,10 +150,10 @@ def l2arctic_folder(
     If `nested`, each speaker's archive was extracted into a folder with the archive's name.
     """
     files: dict[str, bytes | str] = {f"{top}/README.md": "", f"{top}/LICENSE": ""}
-    for place, speaker in enumerate(speakers):
+    for number, speaker in enumerate(speakers):
         for index in range(sentences):
             name, home = f"arctic_a{index + 1:04d}", f"{top}/{speaker}/{speaker}" if nested else f"{top}/{speaker}"
-            files[f"{home}/wav/{name}.wav"] = sound(0.3 + 0.1 * index, form="WAV", rate=44_100, hertz=200 + 9 * place)
+            files[f"{home}/wav/{name}.wav"] = sound(0.3 + 0.1 * index, form="WAV", rate=44_100, hertz=200 + 9 * number)
             files[f"{home}/transcript/{name}.txt"] = f"{TEXTS[index].capitalize()}"
             files[f"{home}/textgrid/{name}.TextGrid"] = ""
             files[f"{home}/annotation/{name}.TextGrid"] = ""
@@ -272,7 +272,7 @@ def tedlium_folder(root: Path, split: str = "test", *more: str) -> Path:
         "AlGore_2009 1 inter_segment_gap 0.70 0.90 <o,,unknown> ignore_time_segment_in_scoring",
         "AlGore_2009 1 AlGore_2009 0.90 1.50 <o,f0,male> come here",
         "AlGore_2009 1 AlGore_2009 5.00 6.00 <o,f0,male> after the end",
-        *(f"AlGore_2009 1 AlGore_2009 0.00 1.{place:02d} <o,f0,male> {text}" for place, text in enumerate(more)),
+        *(f"AlGore_2009 1 AlGore_2009 0.00 1.{number:02d} <o,f0,male> {text}" for number, text in enumerate(more)),
     ]
     home = f"TEDLIUM_release-3/legacy/{split}"
     files = {f"{home}/sph/AlGore_2009.sph": sound(2.0, form="NIST"), f"{home}/stm/AlGore_2009.stm": "\n".join(lines)}
@@ -286,10 +286,10 @@ def tedlium_hub(hub: Hub, *more: str) -> str:
             "audio": {"bytes": sound(0.5, form="WAV"), "path": "AlGore_2009.wav"},
             "dataset": "tedlium",
             "text": text,
-            "id": f"AlGore_2009-{place}.20-{place}.70-<o,f0,male>",
+            "id": f"AlGore_2009-{number}.20-{number}.70-<o,f0,male>",
             "audio_length_s": 0.5,
         }
-        for place, text in enumerate(["it 's <unk> late", *more])
+        for number, text in enumerate(["it 's <unk> late", *more])
     ]
     files = {"tedlium/test-00000-of-00001.parquet": parquet(rows)}
     configs = {"tedlium": {"test": "tedlium/test-*"}}

@@ -342,7 +342,7 @@ def test_processes_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emtta_core.worker.devices.cores", lambda: 64)
 
     def threads(wanted: str, workers: int | None = None) -> list[str]:
-        return [place.environment["OMP_NUM_THREADS"] for place in choose_devices(wanted, Runtime(workers=workers))]
+        return [device.environment["OMP_NUM_THREADS"] for device in choose_devices(wanted, Runtime(workers=workers))]
 
     assert threads("cuda:0") == ["64"]
     assert threads("auto") == ["8"] * 8
@@ -358,9 +358,9 @@ def test_gpu_process_sees_only_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (first.name, first.torch_name, first.environment["CUDA_VISIBLE_DEVICES"]) == ("cuda:0", "cuda:0", "0")
     assert (second.name, second.torch_name, second.environment["CUDA_VISIBLE_DEVICES"]) == ("cuda:1", "cuda:0", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc")
-    (place,) = choose_devices("cuda:1", Runtime())
-    assert place.environment["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
+    (device,) = choose_devices("cuda:1", Runtime())
+    assert device.environment["CUDA_VISIBLE_DEVICES"] == "GPU-abc"
     assert len(choose_devices("cuda:0", Runtime(workers=3))) == 3
-    assert [place.name for place in choose_devices("cpu", Runtime(workers=2))] == ["cpu", "cpu"]
+    assert [device.name for device in choose_devices("cpu", Runtime(workers=2))] == ["cpu", "cpu"]
     with pytest.raises(UsageError, match="one process can only use one device, not cuda:0, cuda:1"):
         OwnProcess((first, second), ignore, never)
