@@ -1,9 +1,13 @@
 """A job holds all that evaluating a cell requires; an attempt holds its progress and outcome."""
 
+import io
 import logging
 import platform
+import threading
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,7 +23,7 @@ from emtta_core.pipeline.rows import Tally, tally_done
 from emtta_core.pipeline.run import Run
 from emtta_core.pipeline.selection import Redo
 from emtta_core.plugins import fingerprint
-from emtta_core.sanitize import without_passwords
+from emtta_core.sanitize import escaped, without_passwords
 from emtta_core.scoring import DEFAULT
 from emtta_core.store import COMPLETE, FAILED, INTERRUPTED, CellKey, CellRow, Store
 from emtta_core.store.lease import Lease
@@ -241,6 +245,24 @@ class AttemptTracker:
         for cell in unfinished:
             number = self._attempts.get(cell.name)
             fail_cell(cell, store, self._job.run_id, error, progress, attempt=number, device=device)
+
+    @contextmanager
+    def log_kept(self) -> Iterator[None]:
+        """Keep what this thread logs meanwhile, and the traceback of a failure, as the log of the attempts."""
+        text, root, thread = io.StringIO(), logging.getLogger(), threading.get_ident()
+        handler = logging.StreamHandler(text)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.addFilter(lambda record: record.thread == thread)
+        root.addHandler(handler)
+        try:
+            yield
+        except Exception:
+            traceback.print_exc(file=text)
+            raise
+        finally:
+            root.removeHandler(handler)
+            if logged := text.getvalue():
+                self.keep_log(escaped(logged).encode())
 
     def keep_log(self, text: bytes) -> None:
         """Store the log of the attempts, if the store still accepts it."""

@@ -33,7 +33,7 @@ _NAMES = alt.Axis(domain=False, ticks=False, labelPadding=6, title=None, grid=Fa
 _TEXT = {"labelColor": "var(--soft)", "titleColor": "var(--soft)", "labelFontSize": 12, "titleFontSize": 12}
 _LINES = {"gridColor": "var(--line)", "domainColor": "var(--axis)", "tickColor": "var(--axis)"}
 _THEME = {
-    "background": None,
+    "background": "transparent",
     "padding": {"left": 8, "right": 8, "top": 2, "bottom": 2},
     "config": {
         "font": "Arial, Helvetica, sans-serif",
@@ -265,8 +265,8 @@ def _by_group(rows: Sequence[Row], layers: Sequence[alt.Chart], x: alt.X, *, wid
 def _chart(
     name: str, title: str, description: str, drawn: alt.Chart | alt.LayerChart | alt.FacetChart, rows: Sequence[Row]
 ) -> Chart:
-    # Rows and theme are added last, so that Altair does not copy and validate them, which took half of its time.
-    return Chart(name, title, description, drawn.to_dict() | {"datasets": {"rows": rows}} | _THEME)
+    # Rows and theme are added last, so that Altair does not copy them, and tests validate the result: both take time.
+    return Chart(name, title, description, drawn.to_dict(validate=False) | {"datasets": {"rows": rows}} | _THEME)
 
 
 _SVG = "http://www.w3.org/2000/svg"

@@ -37,9 +37,15 @@ class OwnProcess:
         """
         from emtta_core.pipeline.evaluate import evaluate_job  # imports torch, which a pool of processes never needs
 
-        placed_job = job.on(self._device, self._device)
+        placed_job, attempts = job.on(self._device, self._device), AttemptTracker(job)
+
+        def listen(event: Event) -> None:
+            attempts.observe(event)
+            self._progress(event)
+
         share_cores(job.runtime, self._device)
-        return evaluate_job(placed_job, Store.open(job.store), progress=self._progress, stop=self._stop)
+        with attempts.log_kept():
+            return evaluate_job(placed_job, Store.open(job.store), progress=listen, stop=self._stop)
 
 
 class WorkerPool:

@@ -1,14 +1,11 @@
 """A worker on a Ray cluster, and the mailbox for its communication with the flow that started its cells."""
 
 import contextlib
-import io
 import logging
 import os
 import platform
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -87,15 +84,10 @@ def execute(mailbox: Any, job: Job) -> CellReport:
     device = f"cuda:{gpus[0]}" if gpus else job.model.device
     send(JobStarted(platform.node(), os.getpid(), device))
     store = Store.open(job.store)
-    with _logged() as text:
-        try:
-            log.info("%s of run %s on %s", job.name, job.run_id, device)
-            return evaluate_job(job.on(job.model.device, device), store, progress=send, stop=lambda: stopping)
-        except Exception:
-            log.exception("%s failed", job.name)
-            raise
-        finally:
-            attempts.keep_log(text.getvalue().encode())
+    logging.getLogger().setLevel(logging.INFO)
+    with attempts.log_kept():
+        log.info("%s of run %s on %s", job.name, job.run_id, device)
+        return evaluate_job(job.on(job.model.device, device), store, progress=send, stop=lambda: stopping)
 
 
 def check_machine(store: str, run_id: str, server: str, release: str, host: str) -> str | None:
@@ -129,18 +121,3 @@ def check_machine(store: str, run_id: str, server: str, release: str, host: str)
             f"its address there: export PREFECT_API_URL=http://{host}:4200/api"
         )
     return None
-
-
-@contextmanager
-def _logged() -> Iterator[io.StringIO]:
-    root, text = logging.getLogger(), io.StringIO()
-    handler = logging.StreamHandler(text)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield text
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)

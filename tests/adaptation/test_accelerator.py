@@ -17,13 +17,13 @@ from whisper_factory import sounds
 
 from emtta_core.adaptation import METHODS, AdaptationResult, Adapter, Method, Objective
 from emtta_core.adaptation.batch_size import SHARE, episode_bytes
-from emtta_core.adaptation.methods import OBJECTIVES
 from emtta_core.model import Model, SpeechModel, TransformersModel, load_model
 from emtta_core.model.load import from_transformers
 from emtta_core.model.speech_model import detect_language
 from emtta_core.model.whisper import FAMILY
 
 WAVEFORMS = sounds([0.1, 0.4])
+USUAL = ("source", "source-beam", "em-tok", "em-tok-b+mbr")
 ENCODER = Method("encoder", "sample", Objective(credit="to-go"), parameters="encoder-layernorm")
 DECODER = Method("decoder", "beam", Objective(baseline="none"), parameters="decoder-layernorm")
 
@@ -52,13 +52,13 @@ def on_both(load: Callable[[str], Model], act: Callable[[Model], Any]) -> tuple[
     ("method", "options"),
     [
         *(
-            pytest.param(name, {}, marks=pytest.mark.slow if name in OBJECTIVES else ())
+            pytest.param(name, {}, marks=() if name in USUAL else pytest.mark.slow)
             for name in METHODS
             if not name.startswith("em-tok-e") and name != "em-tok-policy"
         ),
-        ("em-tok", {"redraw": False, "trace": "metrics"}),
+        pytest.param("em-tok", {"redraw": False, "trace": "metrics"}, marks=pytest.mark.slow),
         ("em-tok-b", {"steps": 4, "early_stop": 0.1}),
-        (ENCODER, {}),
+        pytest.param(ENCODER, {}, marks=pytest.mark.slow),
         (DECODER, {"trace": "none"}),
     ],
     ids=lambda value: value.name if isinstance(value, Method) else str(value),

@@ -50,7 +50,9 @@ def close(one: Carried | None, other: Carried | None) -> None:
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", ["em-tok-b", *(pytest.param(name, marks=pytest.mark.slow) for name in ("em-tok", "greedy-em", "sar"))]
+)
 def test_parallel_streams_equal_single(model: SpeechModel, method: str) -> None:
     """The streams differ in length and, because `early_stop` ends some episodes, in the number of updates."""
     adapter = Adapter(model, method, **OPTIONS, early_stop=1e-4)

@@ -58,6 +58,7 @@ def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str],
     return model.texts(greedy.tokens[:, 0], greedy.mask[:, 0]), leads.amin(1).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["em-tok-b", pytest.param("em-tok", marks=pytest.mark.slow)])
 def test_batch_size_changes_only_near_ties(
     float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str

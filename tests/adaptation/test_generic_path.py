@@ -53,8 +53,9 @@ def test_generic_path_matches_fast(pair: tuple[Model, Model], method: str) -> No
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [
-        *((name, "layernorm") for name in ("source", "source-beam", "greedy-em", "em-seq", "em-tok", "em-tok-b")),
-        ("em-tok-b", "decoder-layernorm"),
+        *((name, "layernorm") for name in ("source", "source-beam", "em-tok-b")),
+        *(pytest.param(name, "layernorm", marks=pytest.mark.slow) for name in ("greedy-em", "em-seq", "em-tok")),
+        pytest.param("em-tok-b", "decoder-layernorm", marks=pytest.mark.slow),
         ("em-tok", "encoder-layernorm"),
     ],
 )

@@ -150,6 +150,7 @@ print(adapter.batch_size, int(status.split("VmHWM:")[1].split()[0]) * 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
 def test_demo_stays_under_two_gigabytes() -> None:
     # In a new process, with its peak from VmHWM: the peak that getrusage reports is inherited from the parent.

@@ -311,9 +311,8 @@ def test_exception_fails_own_cells_only(
         'methods = ["source", { name = "sound", objective = "their_edited:plain" }, '
         '{ name = "broken", objective = "their_parts:failing" }, { name = "whole", adapter = "their_parts:Own" }]'
     )
-    text = path.read_text().replace("isolation", "workers = 1, isolation")  # each worker takes seconds to start
-    path.write_text(text.replace("methods = ['source']", composed))
-    done = emtta("run", path, "--store", store, "--isolation", "process")
+    path.write_text(path.read_text().replace("methods = ['source']", composed))
+    done = emtta("run", path, "--store", store)
     assert done.code == 3, done.err
     opened = Store.open(store)
     with Catalogue(opened) as catalogue:

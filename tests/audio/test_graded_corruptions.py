@@ -50,10 +50,15 @@ def test_output_is_bounded_and_audible(name: str) -> None:
         assert encode_flac(made.waveform)
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
+ROOMS = ("reverberation", "far-field")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ROOMS else ()) for name in CORRUPTIONS]
+)
 def test_damage_grows_with_severity(name: str) -> None:
     """Holds on average: in some rooms, a greater distance happens to sound better."""
-    draws = range(4 if name in {"reverberation", "far-field"} else 2)
+    draws = range(4 if name in ROOMS else 2)
     damage = []
     for severity in range(6):
         made = [Graded(name=name, severity=severity).apply(SPEECH[:24_000], f"a-{i}", others) for i in draws]

@@ -97,6 +97,7 @@ def test_shared_reason_is_printed_once(
     assert message.startswith("incomplete: clean/source, clean/greedy-em: ")
 
 
+@pytest.mark.slow
 def test_vanished_model_is_named(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tiny_model: Path, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -51,6 +51,7 @@ def perfect(store: Store, like: str, number: int) -> None:
             store.write_scores(key, 1, shard, [score])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_trend_fails_only_first_night(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location = suite_file(methods=("source",)), tmp_path / "store"

@@ -78,6 +78,7 @@ def test_slow_start_suggests_timeout(server: TemporaryServer) -> None:
         server.wait(0.01)
 
 
+@pytest.mark.slow
 def test_failed_start_quotes_log(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = tmp_path / "nowhere" / "prefect.db"
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", f"sqlite+aiosqlite:///{nowhere}")

@@ -77,6 +77,7 @@ def test_shipped_suite_audio_is_identical(tmp_path: Path) -> None:
     assert prepared(tmp_path / "without") == prepared(tmp_path / "with")
 
 
+@pytest.mark.slow
 def test_commands_work_or_name_install(tmp_path: Path) -> None:
     suite, store = tmp_path / "more.toml", ("--store", str(tmp_path / "store"))
     suite.write_text(

@@ -121,7 +121,7 @@ def test_greedy_matches_generate(pair: Pair) -> None:
         assert made.tokens[utterance, 0][made.mask[utterance, 0]].tolist() == sequence[:length]
 
 
-@pytest.mark.parametrize("beams", [2, 5])
+@pytest.mark.parametrize("beams", [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_beams_match_generate(pair: Pair, beams: int) -> None:
     limit = 14
     made = pair.generate(BeamSearch(beams), limit)

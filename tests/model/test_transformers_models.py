@@ -26,6 +26,8 @@ METHODS = {
     "speech_to_text": ("greedy-em", "em-tok-b+mbr"),
     "wav2vec2": ("source", "greedy-em", "suta"),
 }
+USUAL = [pytest.param(kind, marks=pytest.mark.slow if kind == "qwen2_audio" else ()) for kind in METHODS]
+"""GLM-ASR stands for the language models that hear audio."""
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def loaded(folder: Path, **options: str) -> TransformersModel:
     return model
 
 
-@pytest.mark.parametrize("kind", [*METHODS])
+@pytest.mark.parametrize("kind", USUAL)
 def test_methods_adapt_and_restore(folders: dict[str, Path], kind: str) -> None:
     model = loaded(folders[kind])
     source = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
@@ -106,7 +108,7 @@ def test_suta_on_frames_matches_paper(folders: dict[str, Path]) -> None:
     assert result.trace[0].gradient_norm == pytest.approx(norm, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["moonshine", "qwen2_audio", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["moonshine", pytest.param("qwen2_audio", marks=pytest.mark.slow), "wav2vec2"])
 def test_run_evaluates_kind(
     folders: dict[str, Path],
     kind: str,
@@ -172,7 +174,7 @@ def test_model_without_norms_is_named(folders: dict[str, Path]) -> None:
         Adapter(model, "greedy-em")
 
 
-@pytest.mark.parametrize("kind", [*METHODS])
+@pytest.mark.parametrize("kind", USUAL)
 def test_bf16_keeps_float32_norms(folders: dict[str, Path], kind: str) -> None:
     model, exact = loaded(folders[kind], precision="bf16"), loaded(folders[kind])
     assert {parameter.dtype for parameter in model.norms.values()} == {torch.float32}

@@ -203,7 +203,7 @@ def test_no_reuse_measures_everything(emtta: Command, suite_file: SuiteFile, sto
     assert "run first was started without --no-reuse; to measure everything again in a new run, add" in refused.err
 
 
-@pytest.mark.parametrize("again", ["run", "rerun"])
+@pytest.mark.parametrize("again", ["run", pytest.param("rerun", marks=pytest.mark.slow)])
 def test_resumed_run_reuses_other_results(emtta: Command, suite_file: SuiteFile, store: Path, again: str) -> None:
     both = suite_file()
     evaluated(both, store, "em-tok-b")

@@ -56,6 +56,7 @@ def test_each_cell_retries_errors(emtta: Command, swept: Path, speech: Speech, t
     assert sorted(done_itself(store, state) for state in states) == [1, 1, 1, 1, 4, 4]
 
 
+@pytest.mark.slow
 def test_no_reuse_measures_each_cell(emtta: Command, swept: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     outcome = emtta("run", swept, "--run-id", "mine", "--store", store, "--no-reuse")

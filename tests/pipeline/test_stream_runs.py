@@ -159,7 +159,11 @@ def test_each_order_is_followed(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("stream", "stop_after"),
-    [('reset = "never"', 6), ('reset = "every-2"', 1), ('reset = "every-3"\norder = "mixed"', 2)],
+    [
+        ('reset = "never"', 6),
+        pytest.param('reset = "every-2"', 1, marks=pytest.mark.slow),
+        pytest.param('reset = "every-3"\norder = "mixed"', 2, marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_stream_has_same_rows(make: Make, whole: Whole, stream: str, stop_after: int) -> None:
     stopped = make(stream)
@@ -204,7 +208,9 @@ def test_rows_after_last_state_stay_same(make: Make, whole: Whole, monkeypatch: 
     assert killed.evaluate() == whole('reset = "never"')
 
 
-@pytest.mark.parametrize("damage", ["torn", pytest.param("gone", marks=pytest.mark.slow), "rows"])
+@pytest.mark.parametrize(
+    "damage", ["torn", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("gone", "rows"))]
+)
 def test_stream_without_state_restarts(make: Make, whole: Whole, damage: str) -> None:
     streamed = make('reset = "never"')
     with pytest.raises(InterruptedRunError):

@@ -12,9 +12,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import altair as alt
 import numpy as np
 import pytest
 import soundfile
+from altair.utils.schemapi import validate_jsonschema
 from conftest import Command, tone
 from report_factory import ERRORS, fill
 from store_factory import REFERENCE, begin_run, end_attempt, with_errors, write_shard
@@ -418,6 +420,16 @@ def test_demo_page_is_small_and_fast(store: Store) -> None:
     assert time.process_time() - start < 5, "processor seconds, which a busy machine does not increase"
     assert html.count("<svg") >= 11
     assert len(html.encode()) < 1_000_000, "a third of what it may be: recordings come on top"
+
+
+def test_charts_are_valid_vega_lite(complete: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[charts.Chart] = []
+    draw = Painter.draw
+    monkeypatch.setattr(Painter, "draw", lambda self, made: drawn.extend(made) or draw(self, made))
+    make_page(complete, "run")
+    assert len(drawn) >= 6
+    for chart in drawn:
+        validate_jsonschema(chart.spec, alt.load_schema())
 
 
 def test_failed_chart_leaves_no_process() -> None:

@@ -13,6 +13,7 @@ from emtta_core.store import Store
 from emtta_core.suite import Domain, load_suite
 
 DEMO = load_suite("demo")
+USUAL = ("GS", "Scotland", "German", "Polish")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(str(tmp_path_factory.mktemp("demo") / "store"), create=True)
 
 
-@pytest.mark.parametrize("domain", DEMO.domains, ids=lambda domain: domain.name)
+@pytest.mark.parametrize(
+    "domain",
+    [pytest.param(domain, marks=() if domain.name in USUAL else pytest.mark.slow) for domain in DEMO.domains],
+    ids=lambda domain: domain.name,
+)
 def test_source_wer_is_8_to_60_percent(domain: Domain, model: SpeechModel, store: Store) -> None:
     corpus = prepare_domain(domain, corpus_id(domain, DEMO.limit), store).corpus
     rows = list(store.read_prepared(corpus))

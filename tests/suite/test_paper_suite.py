@@ -100,6 +100,7 @@ def run_miniature(
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_suite_runs_with_demo_model(emtta: Command, corpus_folder: Path, tmp_path: Path) -> None:
     rows = run_miniature(emtta, "demo", corpus_folder, tmp_path, ("source", "em-tok-b"))

@@ -309,6 +309,7 @@ def test_orphan_exits_and_keeps_work(bench: Bench) -> None:
         assert pool.do(bench.job("em-tok")).reused == len(kept)
 
 
+@pytest.mark.slow
 def test_job_runs_by_hand(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(bench.job("source").model_dump_json())
     command = [sys.executable, "-m", "emtta_core.worker", str(tmp_path / "job.json")]
