@@ -122,7 +122,10 @@ def made_by(model: SpeechModel, name: str, batch: Batch) -> Hypotheses:
     return made
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in ("sgem", "suta", "sar") else pytest.mark.slow) for name in OBJECTIVES],
+)
 def test_baseline_equals_plain_loop(model: SpeechModel, speech: DemoSpeech, name: str) -> None:
     index = 1
     batch = prepare_batch(model, [speech.waveforms[index]], ["en"], [speech.ids[index]])

@@ -39,7 +39,10 @@ def pair_of(folder: Path, **options: str) -> tuple[Model, Model]:
     return fast, generic
 
 
-RELATED = ("em-tok-policy", "em-tok-entropy", "em-tok-b+mbr", "vote-reward", "cea", "pseudo-label")
+RELATED = (
+    *("em-tok-policy", "em-tok-entropy", "em-tok-b+mbr", "em-tok-b+beam"),
+    *("vote-reward", "risk-reward", "sar", "cea", "pseudo-label"),
+)
 """Methods whose parts other methods also use."""
 
 
@@ -85,9 +88,9 @@ def assert_same(pair: tuple[Model, Model], method: Method, options: dict[str, An
     ("method", "options"),
     [
         (METHODS["em-tok-b"], {"parameters": "decoder-layernorm"}),
-        (METHODS["em-tok"], {"parameters": "encoder-layernorm"}),
+        pytest.param(METHODS["em-tok"], {"parameters": "encoder-layernorm"}, marks=pytest.mark.slow),
         (METHODS["em-tok-b"], {"redraw": False, "early_stop": 0.01, "steps": 4}),
-        (METHODS["em-tok-b+beam"], {"revert": True, "learning_rate": 0.3}),
+        pytest.param(METHODS["em-tok-b+beam"], {"revert": True, "learning_rate": 0.3}, marks=pytest.mark.slow),
         (METHODS["greedy-em"], {"adapt_above": 2.03, "trace": "metrics"}),
     ],
     ids=["decoder", "encoder", "early-stop", "revert", "gate"],

@@ -71,10 +71,10 @@ def model() -> SpeechModel:
     ("name", "candidates"),
     [
         ("source", 2),
-        ("greedy-em", 2),
         ("em-tok", 8),
-        ("em-tok-b", 8),
         ("em-tok-b", 16),
+        pytest.param("greedy-em", 2, marks=pytest.mark.slow),
+        pytest.param("em-tok-b", 8, marks=pytest.mark.slow),
         ("mbr", 64),
         ("source-beam", 2),
     ],

@@ -88,6 +88,7 @@ def test_failed_start_quotes_log(log: Path, tmp_path: Path, monkeypatch: pytest.
     assert "unable to open database file" in log.read_text()
 
 
+@pytest.mark.slow
 def test_only_owner_is_answered(server: TemporaryServer) -> None:
     server.wait(120)
     assert httpx.post(f"{server.url}/flow_runs/filter", json={}).status_code == 401

@@ -248,6 +248,7 @@ def test_killed_scoring_resumes(emtta: Command, store: Store, monkeypatch: pytes
     assert [row[2] for row in figures(store, "none")] == [3, 4, 3, 4]
 
 
+@pytest.mark.slow
 def test_killed_command_leaves_no_process(store: Store) -> None:
     key = CellKey("run", "rain", "source")
     many = {f"u{number:04d}": [f"{REFERENCE} {number}"] for number in range(3_000)}

@@ -163,7 +163,9 @@ def test_mls_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: st
 
 
 @pytest.mark.parametrize(("language", "split"), COMMON_VOICE_PARTS)
-@pytest.mark.parametrize("card", [True, False], ids=["by its card", "by its folders"])
+@pytest.mark.parametrize(
+    "card", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["by its card", "by its folders"]
+)
 def test_common_voice_splits_are_right(tmp_path: Path, hub: Hub, language: str, split: str, card: bool) -> None:
     common_voice_hub(hub, COMMON_VOICE_PARTS, card=card)
     for part in sorted(COMMON_VOICE_PARTS):  # `test` writes an empty dev.tsv, which `validation` then fills

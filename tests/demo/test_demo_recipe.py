@@ -53,6 +53,7 @@ def test_frames_are_phonemes_then_silence(inventory: tuple[str, ...]) -> None:
     assert len(set(example.phonemes[:spoken].tolist())) > 5
 
 
+@pytest.mark.slow
 def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, ...]) -> None:
     def student() -> Student:
         torch.manual_seed(0)
@@ -75,6 +76,7 @@ def test_training_resumes_to_same_weights(tmp_path: Path, inventory: tuple[str, 
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_training_makes_loadable_whisper(tmp_path: Path) -> None:
     messages: list[str] = []
     threads = torch.get_num_threads()

@@ -44,7 +44,7 @@ def test_split_words_are_reported(tmp_path: Path, language: str, rule: Rule, exp
     assert [sentence.endswith('score them by "marks", as with emtta score.') for sentence in found] == [True] * expected
 
 
-@pytest.mark.parametrize(("suite", "expected"), [(SPOKEN, True), (RECORDED, False)])
+@pytest.mark.parametrize(("suite", "expected"), [(SPOKEN, True), pytest.param(RECORDED, False, marks=pytest.mark.slow)])
 def test_every_report_shows_synthetic_notice(emtta: Command, tmp_path: Path, suite: str, expected: bool) -> None:
     store = Store.open(tmp_path / "store", create=True)
     toml = parse_suite(suite, origin="here").to_toml()

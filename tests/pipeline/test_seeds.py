@@ -129,6 +129,7 @@ def test_added_seed_runs_only_its_cells(emtta: Command, suite_file: SuiteFile, s
     assert '"seeds": [\n      0,\n      1,\n      2\n    ]' in shown.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_rerun_does_one_seed(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     store, path = tmp_path / "store", seeded(suite_file, [0, 1])

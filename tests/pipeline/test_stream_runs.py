@@ -144,6 +144,7 @@ def test_batched_segments_equal_single_ones(make: Make, stream: str) -> None:
     assert rows["clean", "u0"] == rows["clean-again", "u0"]
 
 
+@pytest.mark.slow
 def test_each_order_is_followed(make: Make) -> None:
     shuffled = make('order = "shuffled"\nseed = 3', method="greedy-em").evaluate()
     assert list(dict.fromkeys(domain for domain, _ in shuffled)) == ["clean", "soft", "loud", "clean-again"]

@@ -52,6 +52,7 @@ def test_earlier_clock_keeps_result(
     assert board[0] == board[1]
 
 
+@pytest.mark.slow
 def test_newest_attempt_wins(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:

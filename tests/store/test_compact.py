@@ -211,6 +211,7 @@ def test_kill_at_any_step_is_harmless(store: Store) -> None:
     assert [name.split("/")[0] for name in rows_files(store) if "run_id=run/" in name] == ["packs"] * 3
 
 
+@pytest.mark.slow
 def test_compaction_does_not_disturb_readers(store: Store) -> None:
     fill(store, "more", seed=2)
     before, resumed = answers(store), done(store)

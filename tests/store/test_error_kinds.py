@@ -162,6 +162,7 @@ def test_page_slices_keep_methods_apart(store: Store) -> None:
     assert cells == {"f": ["1", "50.00", NO_VALUE], "m": ["1", "50.00", "25.00"]}
 
 
+@pytest.mark.slow
 def test_every_report_handles_silence(store: Store) -> None:
     begin_run(store, "run", [("silence", "room", method) for method in ("source", "em-tok")], utterances=2)
     for method, states in (("source", ["thank you"]), ("em-tok", ["thank you", "thanks"])):

@@ -15,6 +15,7 @@ from emtta_core.pipeline.run_statistics import update_statistics
 from emtta_core.scoring import normalizer
 from emtta_core.scoring.wer import score
 from emtta_core.store import Catalogue, CellKey, Store, reports
+from emtta_core.store.result import Result
 
 # Word errors of source and em-tok-b in two utterances of four words each, by domain.
 ERRORS = {
@@ -69,7 +70,13 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalogu
 @pytest.mark.parametrize("name", [name for name, found in reports().items() if not found.reads_store])
 def test_run_report_needs_only_its_run(several: tuple[Catalogue, Catalogue], name: str) -> None:
     every, alone = (catalogue.report(name, "run") for catalogue in several)
-    assert (alone.columns, alone.rows) == (every.columns, every.rows)
+    assert alone.columns == every.columns
+    assert rounded(alone) == rounded(every)
+
+
+def rounded(result: Result) -> list[list[object]]:
+    """The rows, without the digits that depend on the order in which DuckDB's threads add numbers."""
+    return [[round(value, 9) if isinstance(value, float) else value for value in row] for row in result.rows]
 
 
 @pytest.mark.parametrize("name", ["history", "pairs"])

@@ -185,8 +185,8 @@ def test_attempt_number_follows_any_file(location: str) -> None:
     assert store.begin_attempt(CellKey("run", "babble", "em-tok-b")) == 1
 
 
-def test_simultaneous_attempts_differ(location: str) -> None:
-    each = 20 if location.startswith("s3://") else 200
+def test_simultaneous_attempts_differ(usual_location: str) -> None:
+    each = 20 if usual_location.startswith("s3://") else 200
     script = """
 import sys
 from emtta_core.store import CellKey, Store
@@ -196,7 +196,7 @@ sys.stdin.readline()
 print(*(store.begin_attempt(key) for _ in range(int(sys.argv[2]))))
 """
     pipe = subprocess.PIPE
-    command = [sys.executable, "-c", script, location, str(each)]
+    command = [sys.executable, "-c", script, usual_location, str(each)]
     processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None

@@ -165,6 +165,7 @@ def test_killed_process_loses_only_shard(
         assert "Segmentation fault" in bench.log("em-tok")
 
 
+@pytest.mark.slow
 def test_closed_pool_starts_no_process(bench: Bench) -> None:
     others, first = children(), threading.Event()
     pool = WorkerPool([CPU], lambda event: is_shard(event) and first.set(), never)
