@@ -33,9 +33,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "openai/whisper-tiny.en" else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_layout_is_read_and_adapted(name: str, tmp_path: Path) -> None:
     layout, folder = PUBLISHED[name], make_published(tmp_path / "model", name)
     model = load_model(folder, device="cpu")
