@@ -112,7 +112,7 @@ def main() -> None:
         rows = [row for row in json.loads(options.hypotheses.read_text(encoding="utf-8")) if row["error"] is None]
         found = Measured([{"hypotheses": options.hypotheses.name}], counted(rows))
     else:
-        found = stored(options.out / "store")
+        found = stored(options.out / "store") if (options.out / "store").is_dir() else Measured([], [])
     known = Measured.read(options.counts).joined(found)
     known.write(options.counts)
     figures = report(known.counts, options.method)
