@@ -296,6 +296,7 @@ def test_date_follows_schedule_time_zone(suite_file: SuiteFile, speech: Speech, 
     assert "unknown time zone 'Asia/Tokio'; use a name of the IANA database, such as Asia/Tokyo" in str(state.message)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_busy_run_is_refused(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, tzinfo=UTC)

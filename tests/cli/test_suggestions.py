@@ -81,6 +81,7 @@ def test_suggestion_for_page_requested_as_table(emtta: Command, tmp_path: Path) 
     assert Path("page.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_suggestion_for_finished_run(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("broken", b"no sound", "seven small boats")

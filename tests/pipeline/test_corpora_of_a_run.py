@@ -156,7 +156,8 @@ def test_corpus_sources_are_recorded(tmp_path: Path, hub: Hub, monkeypatch: pyte
     assert [each.corpus.utterances for each in made] == [3, 6]
 
 
-@pytest.mark.parametrize("again", [pytest.param("run", marks=pytest.mark.slow), "rerun"])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", ["run", "rerun"])
 def test_resumed_run_includes_late_corpus(
     tmp_path: Path, suite_file: SuiteFile, emtta: Command, prefect_server: str, stage: Stage, again: str
 ) -> None:

@@ -117,6 +117,7 @@ def test_only_changed_utterances_run(emtta: Command, suite_file: SuiteFile, spee
     assert rows(store, references) == [("seven big boats",)]
 
 
+@pytest.mark.slow
 def test_reused_rows_show_added_column(emtta: Command, suite_file: SuiteFile, speech: Speech, store: Path) -> None:
     manifest = speech.path / "manifest.csv"
     head, *lines = manifest.read_text().splitlines()
@@ -298,6 +299,7 @@ def test_compaction_and_export_keep_reuse(emtta: Command, suite_file: SuiteFile,
             ]
 
 
+@pytest.mark.slow
 def test_suggested_rerun_redoes_changes(emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     speech.add("unscorable", tone(0.5, 300), "uh")
     speech.add("absent", None, "one more sentence")

@@ -34,7 +34,8 @@ def rows_by_file(store: Path) -> dict[Path, int]:
     return {file.relative_to(store): pq.read_table(file).num_rows for file in store.rglob("*.parquet")}
 
 
-@pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["none", "process"])
 def test_earlier_clock_keeps_result(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str, isolation: str
 ) -> None:
@@ -52,7 +53,6 @@ def test_earlier_clock_keeps_result(
     assert board[0] == board[1]
 
 
-@pytest.mark.slow
 def test_newest_attempt_wins(
     emtta: Command, suite_file: SuiteFile, speech: Speech, tmp_path: Path, prefect_server: str
 ) -> None:

@@ -182,7 +182,8 @@ class Killed(BaseException):
     """Raised where the process would be killed."""
 
 
-@pytest.mark.parametrize("complete", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("complete", [True, False])
 def test_killed_pruning_is_resumable(complete: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store.open(tmp_path / "store", create=True)
     add(store, "new", days=1)

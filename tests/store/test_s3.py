@@ -323,6 +323,7 @@ def test_bucket_run_matches_folder_run(
     assert run_id in emtta("list", "--store", store).out
 
 
+@pytest.mark.slow
 def test_stopped_run_resumes_in_bucket(
     emtta: Command, suite_file: SuiteFile, speech: Speech, prefect_server: str, s3: S3Server, bucket: str
 ) -> None:

@@ -257,6 +257,7 @@ def test_missing_model_fails_attempt(bench: Bench, pool: WorkerPool, where: str)
     assert [event.error for event in bench.events if isinstance(event, CellFinished)] == [row.error]
 
 
+@pytest.mark.slow
 def test_stop_ends_cell_after_shard(bench: Bench) -> None:
     def stop() -> bool:
         return any(isinstance(event, UtterancesDone) for event in bench.events)
