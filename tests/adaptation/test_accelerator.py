@@ -24,6 +24,7 @@ from emtta_core.model.whisper import FAMILY
 
 WAVEFORMS = sounds([0.1, 0.4])
 USUAL = ("source", "source-beam", "em-tok", "em-tok-b+mbr")
+"""Together, these have each kind of candidates and decision; `-m slow` tries the others."""
 ENCODER = Method("encoder", "sample", Objective(credit="to-go"), parameters="encoder-layernorm")
 DECODER = Method("decoder", "beam", Objective(baseline="none"), parameters="decoder-layernorm")
 

@@ -14,7 +14,6 @@ from emtta_core.adaptation.optimizer import Carried
 from emtta_core.adaptation.parameters import source_parameters
 from emtta_core.model import SpeechModel, load_model
 
-METHODS = ("em-tok", "em-tok-b", "greedy-em", "sar")
 SPEECH = sounds((0.4, 1.0, 2.4, 1.7, 0.7, 1.3))
 OPTIONS: dict[str, Any] = {"steps": 3, "candidates": 3, "learning_rate": 1e-2, "batch_size": 8}
 

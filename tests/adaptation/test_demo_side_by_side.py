@@ -59,7 +59,7 @@ def exact(model: SpeechModel, name: str, speech: DemoSpeech) -> tuple[list[str],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["em-tok-b", pytest.param("em-tok", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["em-tok-b", "em-tok"])
 def test_batch_size_changes_only_near_ties(
     float32: SpeechModel, float64: SpeechModel, speech: DemoSpeech, name: str
 ) -> None:

@@ -302,8 +302,15 @@ def test_doctor_names_faulty_part(
     assert "it mixes utterances" in found["found"]
 
 
+@pytest.mark.parametrize("isolation", ["none", pytest.param("process", marks=pytest.mark.slow)])
 def test_exception_fails_own_cells_only(
-    site: Path, suite_file: SuiteFile, speech: Speech, tmp_path: Path, emtta: Command, prefect_server: str
+    site: Path,
+    suite_file: SuiteFile,
+    speech: Speech,
+    tmp_path: Path,
+    emtta: Command,
+    prefect_server: str,
+    isolation: str,
 ) -> None:
     (site / "their_edited.py").write_text("from their_parts import plain\n")
     path, store = suite_file(methods=("source",)), tmp_path / "store"
@@ -311,8 +318,9 @@ def test_exception_fails_own_cells_only(
         'methods = ["source", { name = "sound", objective = "their_edited:plain" }, '
         '{ name = "broken", objective = "their_parts:failing" }, { name = "whole", adapter = "their_parts:Own" }]'
     )
-    path.write_text(path.read_text().replace("methods = ['source']", composed))
-    done = emtta("run", path, "--store", store)
+    text = path.read_text().replace("isolation", "workers = 1, isolation")  # each worker takes seconds to start
+    path.write_text(text.replace("methods = ['source']", composed))
+    done = emtta("run", path, "--store", store, "--isolation", isolation)
     assert done.code == 3, done.err
     opened = Store.open(store)
     with Catalogue(opened) as catalogue:

@@ -290,7 +290,8 @@ def test_sigterm_night_resumes_same_date(suite_file: SuiteFile, speech: Speech, 
 def test_date_follows_schedule_time_zone(suite_file: SuiteFile, speech: Speech, tmp_path: Path) -> None:
     path, location, at = suite_file(methods=("source",)), tmp_path / "store", datetime(2026, 3, 1, 18, 30, tzinfo=UTC)
     assert scheduled(path, location, at, "Asia/Tokyo").is_completed()
-    assert set(Store.open(location).runs()) == {"tiny-2026-03-02"}
+    assert scheduled(path, location, at, "America/New_York").is_completed()
+    assert set(Store.open(location).runs()) == {"tiny-2026-03-02", "tiny-2026-03-01"}
     state = scheduled(path, location, at, "Asia/Tokio")
     assert state.is_failed()
     assert "unknown time zone 'Asia/Tokio'; use a name of the IANA database, such as Asia/Tokyo" in str(state.message)

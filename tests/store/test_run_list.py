@@ -15,7 +15,6 @@ from emtta_core.store.compaction import compact
 from emtta_core.store.run_list import RunList
 
 CELLS = [("noise", "babble", "source"), ("noise", "babble", "em-tok-b")]
-REUSING = CellKey("reusing", "babble", "source")
 
 
 def add_half(store: Store, run_id: str, day: int = 24) -> None:

@@ -14,6 +14,7 @@ from emtta_core.suite import Domain, load_suite
 
 DEMO = load_suite("demo")
 USUAL = ("GS", "Scotland", "German", "Polish")
+"""A domain of each group, and the last; `-m slow` tries the others."""
 
 
 @pytest.fixture(scope="module")
